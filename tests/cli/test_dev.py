@@ -446,7 +446,7 @@ def test_a_realm_file_that_changes_is_read_again_and_keys_and_secrets_stay(tmp_p
 def test_a_secret_that_was_generated_after_a_change_stays_the_same_after_the_next_one(
     tmp_path: Path, name: str | None
 ) -> None:
-    realm, kept = tmp_path / "realm.json", name and tmp_path / name
+    realm, kept = tmp_path / "realm.json", tmp_path / name if name else None
     realm.write_text(json.dumps(document(clients=[])))
     files = _Files((realm,), kept)
     issuer = EmbeddedIssuer(*files.read().realms)
