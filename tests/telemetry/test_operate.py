@@ -187,7 +187,8 @@ def test_an_alert_fires_if_its_counter_grows_or_appears_and_in_no_other_case(
     assert said == ""
 
 
-@pytest.mark.parametrize("alert", COUNTERS)
+# The keys of a new process are new.
+@pytest.mark.parametrize("alert", [alert for alert in COUNTERS if alert != "ServiceAuthKeysNotRenewed"])
 def test_an_alert_fires_for_as_long_as_each_new_process_with_the_same_instance_fails_again(
     alert: str, emitted: Emitted, tmp_path: Path
 ) -> None:
@@ -206,11 +207,15 @@ def test_an_alert_fires_for_as_long_as_each_new_process_with_the_same_instance_f
         started: f"{first}x{second - 1} {second * 60}x{60}",
     }
     late = [fires(alert, second), *silent(alert, second - 1, second + minutes)]
+    # Another process of the service, and another service with the same instance, are new. This one is not.
+    others = [Series(started.name, INSTANCE | other) for other in ({"instance": "b"}, {"job": "another"})]
+    old = {counter: f"{much}x80", started: "0x80", **dict.fromkeys(others, "_x30 1800x50")}
 
     said = promtool(
         tmp_path,
         (crashing | beside(alert, emitted), [fires(alert, minute) for minute in (0, 1, 30, 31, 60, 81)]),
         (again | beside(alert, emitted), late),
+        (old | beside(alert, emitted), silent(alert, 30, 31)),
     )
 
     assert said == ""
@@ -226,6 +231,34 @@ def test_a_scan_counts_as_one_whatever_it_is_refused_for(emitted: Emitted, tmp_p
         tmp_path,
         (dict.fromkeys(scan, "0+18x40"), [fires(alert, 20)]),  # 90 in 5 minutes for each reason
         (dict.fromkeys(scan[1:], "0+18x40"), silent(alert, 20)),
+    )
+
+    assert said == ""
+
+
+@pytest.mark.parametrize("alert", ["ServiceAuthManyUnsignedRequests", "ServiceAuthTokensRefusedByOthers"])
+def test_an_alert_with_a_limit_fires_while_the_service_is_started_again_under_the_same_instance(
+    alert: str, emitted: Emitted, tmp_path: Path
+) -> None:
+    name, labels, _, much, _ = COUNTERS[alert]
+    counter, started = emitted(name, **labels), Series("process_start_time_seconds", INSTANCE)
+    a_minute = much // 4
+
+    def restarted(*at: int, share: int = 1, instance: str = "a") -> dict[Series, str]:
+        """Return the counter of one of ``share`` processes, and when the process was started, from minute 0 to 59."""
+        starts = [max(start for start in (0, *at) if start <= minute) for minute in range(60)]
+        counts = (a_minute // share * (minute - start + 1) for minute, start in enumerate(starts))
+        return {
+            Series(counter.name, counter.labels | {"instance": instance}): " ".join(map(str, counts)),
+            Series(started.name, started.labels | {"instance": instance}): " ".join(str(at * 60) for at in starts),
+        }
+
+    rolled = [restarted(30 + place, share=2, instance=instance) for place, instance in enumerate("ab")]
+    said = promtool(
+        tmp_path,
+        (restarted(*range(0, 60, 2)), [fires(alert, minute) for minute in (10, 11, 20, 21, 40)]),
+        (restarted(30), [fires(alert, minute) for minute in range(29, 37)]),
+        (rolled[0] | rolled[1], [fires(alert, minute) for minute in range(29, 39)]),
     )
 
     assert said == ""
@@ -281,10 +314,12 @@ def test_the_page_says_when_an_alert_fires() -> None:
     table = next(each for each in tables(PAGE) if plain(each[0][0]) == RULES[0]["alert"])
     said = {plain(row[0]): " ".join(row[2:]) for row in table}
     keys = next(rule for rule in RULES if rule["alert"] == "ServiceAuthKeysNotRenewed")
-    limits = {rule["alert"]: float(re.split(r" > ", rule["expr"].strip())[-1]) for rule in RULES if rule is not keys}
+    limits = {
+        rule["alert"]: set(re.findall(r"\) > (\d+)$", rule["expr"], re.MULTILINE)) for rule in RULES if rule is not keys
+    }
 
-    assert {alert: limit for alert, limit in limits.items() if limit} == {
-        alert: float(number[1])
+    assert {alert: limit for alert, limit in limits.items() if limit != {"0"}} == {
+        alert: {number[1]}
         for alert, text in said.items()
         if (number := re.search(r"more than (\d+) (?:requests|times) in 5 minutes", text))
     }
