@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -41,6 +42,18 @@ def test_a_tag_reaches_the_check_of_the_tag_as_it_is_and_no_shell_runs_it(tmp_pa
         ".venv-release",
         "given",
     }
+
+
+def test_a_release_that_fails_leaves_no_older_one_in_dist(tmp_path: Path) -> None:
+    place, dist = tmp_path / "tests" / "release", tmp_path / "dist"
+    copied(tmp_path, "pyproject.toml")
+    shutil.copytree(ROOT / "tests" / "release", place)
+    dist.mkdir()
+    (dist / "older.whl").touch()
+    command = [sys.executable, "-m", "tests.release"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "no checkout of git" in done.stderr) == (1, True), done.stderr
+    assert not dist.exists()
 
 
 def test_ci_runs_whatever_has_an_environment_of_its_own_but_the_benchmark() -> None:
