@@ -118,8 +118,9 @@ def test_a_service_that_is_only_called_needs_no_service_account(place: Place, ac
 def test_a_wrong_secret_of_a_service_that_is_only_called_is_a_problem(place: Place, access: str, app: str) -> None:
     only_called(place)
     place.set(client_secret=f"{place.secrets[CALLER][:-4]}wX9q")
-    checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
-    assert "problem" in found(checks)["credentials"]
+    seen = found(doctor(place, *(("--access", access) if " " in app else ("--app", app))))["credentials"]
+    assert seen.startswith("problem ")
+    assert "If this service calls others as itself, it cannot" in seen
 
 
 UNDECLARED = [
@@ -131,7 +132,7 @@ UNDECLARED = [
 def test_the_token_of_an_app_that_calls_without_declaring_it_is_looked_at(place: Place, app: str) -> None:
     checks = doctor(place, "--app", app)
     assert found(checks) == {}
-    assert {checks[name]["state"] for name in ("credentials", "token", "kind", "lifetime")} == {"fine"}
+    assert {checks[name]["state"] for name in ("credentials", "clock", "token", "kind")} == {"fine"}
     (why,) = checks["downstreams"]["skipped"]
     assert why.startswith("The app declares no call.")
 
@@ -139,7 +140,7 @@ def test_the_token_of_an_app_that_calls_without_declaring_it_is_looked_at(place:
 @pytest.mark.parametrize("app", UNDECLARED)
 def test_a_wrong_secret_of_an_app_that_calls_without_declaring_it_is_a_problem(place: Place, app: str) -> None:
     place.set(client_secret=f"{place.secrets[CALLER][:-4]}wX9q")
-    assert "problem" in found(doctor(place, "--app", app))["credentials"]
+    assert found(doctor(place, "--app", app))["credentials"].startswith("problem ")
 
 
 @pytest.mark.parametrize(
