@@ -108,7 +108,7 @@ def test_a_service_that_is_only_called_needs_no_service_account(place: Place, ac
     assert checks["credentials"]["seen"] == [f"Keycloak accepts the credentials of {RECEIVER} (client_secret_basic)."]
     (why,) = checks["credentials"]["skipped"]
     assert why.startswith(
-        f"{RECEIVER} has no service account, and the app declares no call: a service that is only called needs none."
+        f"{RECEIVER} has no service account, and no declared call needs one: a service that is only called has none."
     )
     for name in ("token", "kind", "lifetime", "size", "varying", "origins", "downstreams"):
         assert checks[name]["skipped"] == [why]
@@ -134,7 +134,7 @@ def test_the_token_of_an_app_that_calls_without_declaring_it_is_looked_at(place:
     assert found(checks) == {}
     assert {checks[name]["state"] for name in ("credentials", "clock", "token", "kind")} == {"fine"}
     (why,) = checks["downstreams"]["skipped"]
-    assert why.startswith("The app declares no call.")
+    assert why.startswith(f"No declared call needs a token of {CALLER}.")
 
 
 @pytest.mark.parametrize("app", UNDECLARED)

@@ -57,7 +57,7 @@ def check_credentials(facts: Facts) -> Iterator[Result]:
         yield Skipped(
             f"{who} has no service account, and needs none: this service calls only on behalf of users, so it has no token of its own."
             if facts.only_for_users
-            else f"{who} has no service account, and the app declares no call: a service that is only called needs none. {_UNDECLARED}"
+            else f"{who} has no service account, and no declared call needs one: a service that is only called has none. {_UNDECLARED}"
         )
     else:
         finding = _of_error(found, _CANNOT_CALL)
@@ -215,7 +215,7 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
         )
         return
     if facts.declares_no_call:
-        yield Skipped(f"The app declares no call. {_UNDECLARED}")
+        yield Skipped(f"No declared call needs a token of {named(facts.settings.client_id)}. {_UNDECLARED}")
         return
     if not facts.downstreams:
         yield Skipped("Whom the app calls is not known: see app.")
