@@ -345,8 +345,8 @@ class Facts:
         return bool(self.downstreams) and all(each.on_behalf for each in self.downstreams)
 
     @cached_property
-    def calls_nobody(self) -> bool:
-        """Whether the app, or the access file of this service, was read and declares no call. Then no token is requested for it."""
+    def declares_no_call(self) -> bool:
+        """Whether the app, or the access file of this service, was read and declares no call. Its code may make one all the same."""
         known = not self.start_problem if self._app else bool(self.own_apps)
         try:
             return known and not self.downstreams
@@ -354,9 +354,9 @@ class Facts:
             return False
 
     @property
-    def calls(self) -> bool:
-        """Whether this service can call others, and may: it has something that proves who it is, and does not declare that it calls nobody."""
-        return self.proves_itself and not self.calls_nobody
+    def gets_token(self) -> bool:
+        """Whether Keycloak gives this service a token of its own."""
+        return self.proves_itself and not isinstance(self.token(Wanted()), S2SError)
 
     @property
     def proves_itself(self) -> bool:

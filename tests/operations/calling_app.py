@@ -1,12 +1,21 @@
 """An app that calls the receiver of the mistakes, and requests a scope for it."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from os import environ
 from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller, require_user, service_client
+from s2s_fastapi import (
+    KeycloakSettings,
+    ServiceAuthMiddleware,
+    ServiceTokenAuth,
+    require_caller,
+    require_user,
+    service_client,
+)
 from tests.kit.console import RECEIVER, SCOPE
 
 crm = service_client("http://crm.example", audience=RECEIVER)
@@ -51,6 +60,47 @@ def caller_of_two_realms() -> FastAPI:
 
 def calling_somebody() -> FastAPI:
     return calling(service_client(lambda: environ["URL_OF_NOBODY_KNOWS_WHAT"], audience=RECEIVER))
+
+
+def asking_by_itself() -> FastAPI:
+    """Return an app that calls with its own client and an auth object: nothing declares that."""
+    auth = ServiceTokenAuth("http://crm.example", audience=RECEIVER)
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware)
+
+    @app.get("/call")
+    async def call() -> None:
+        async with httpx.AsyncClient(auth=auth) as client:
+            await client.get("http://crm.example")
+
+    return app
+
+
+def opened_in_a_route() -> FastAPI:
+    """Return an app that opens its client in the body of a route: nothing declares that."""
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware)
+
+    @app.get("/call")
+    async def call() -> None:
+        async with crm as client:
+            await client.get("/")
+
+    return app
+
+
+def made_at_the_start() -> FastAPI:
+    """Return an app that makes its client in a lifespan of its own: nothing declares that."""
+
+    @asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[None]:
+        async with service_client("http://crm.example", audience=RECEIVER) as client:
+            app.state.crm = client
+            yield
+
+    app = FastAPI(openapi_url=None, lifespan=opened)
+    app.add_middleware(ServiceAuthMiddleware)
+    return app
 
 
 open_app = FastAPI()

@@ -507,12 +507,16 @@ def test_a_service_that_only_receives_is_told_what_is_true_of_it(secret: str | N
     results = looked_at(keycloak(), BOTH[1], client_id="ledger", client_secret=secret)
     assert findings(results) == {}
     assert results["client"] == [
-        Seen(
-            "The client ledger is there and enabled. This service calls no other, so its client needs no service account."
-        )
+        Seen("The client ledger is there and enabled. A service that is only called needs no service account.")
     ]
     assert results["steps"] == [Skipped("This service declares no call.")]
-    assert results["granted"] == [Skipped("This service calls no other, so it needs no token.")]
+    assert results["granted"] == [Skipped("The client gets no token: see client.")]
+
+
+def test_a_client_that_gets_tokens_is_looked_at_although_its_app_declares_no_call() -> None:
+    results = looked_at(keycloak(clientAuthenticatorType="client-jwt"), receiver("reporter", require_caller("web")))
+    assert "logs in by Signed Jwt" in only(results).seen
+    assert results["expiry"] == [Seen("The secret of reporter does not expire.")]
 
 
 def test_a_missing_or_disabled_receiver_is_the_same_finding_for_itself_and_for_its_caller() -> None:
@@ -610,6 +614,14 @@ def test_a_client_that_only_exchanges_tokens_needs_no_service_account() -> None:
 
     (finding,) = findings(looked_at(server))["client"]
     assert finding.seen == "The client reporter has no service account (step A)."
+
+
+@pytest.mark.parametrize(("apps", "level"), [(BOTH, "problem"), (BOTH[1:], "warning")], ids=["a call", "nothing known"])
+def test_a_missing_service_account_is_a_problem_of_a_service_that_declares_a_call(
+    apps: tuple[AppAccess, ...], level: str
+) -> None:
+    (finding,) = findings(looked_at(keycloak(serviceAccountsEnabled=False), *apps))["client"]
+    assert (finding.level, finding.seen) == (level, "The client reporter has no service account (step A).")
 
 
 def test_a_scope_that_brings_the_audience_to_users_and_is_not_assigned_is_found_by_the_steps() -> None:

@@ -88,7 +88,7 @@ def cluster(**changes: Any) -> FakeKeycloak:
 
 def test_a_good_token_is_seen_with_its_issuer_and_its_subject(federated: dict[str, Any]) -> None:
     facts = facts_of(**federated)
-    assert facts.calls
+    assert facts.proves_itself
     (seen,) = check_secret(facts)
     assert seen == Seen(f"The token of {CLUSTER} is for Keycloak alone; its subject is {SUBJECT}.")
     (mode,) = check_files(facts)
@@ -264,7 +264,7 @@ def with_certificate(**changes: str) -> FakeKeycloak:
 
 def test_a_certificate_that_keycloak_expects_is_fine(tmp_path: Path) -> None:
     facts = facts_of(with_certificate(), now=time.time(), **by_certificate(tmp_path))
-    assert facts.calls
+    assert facts.proves_itself
     (seen,) = check_secret(facts)
     assert isinstance(seen, Seen)
     assert f"The certificate of {DN}" in seen.text.replace('"', "")

@@ -15,8 +15,11 @@ from starlette.testclient import TestClient
 
 from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_bound, require_caller
 from s2s_fastapi.backchannel.channel import Reply
+from s2s_fastapi.caller.granted import GrantedToken
+from s2s_fastapi.caller.wanted import Wanted
 from s2s_fastapi.decision import Reason
 from s2s_fastapi.declared.access_file import AccessFile, AppAccess
+from s2s_fastapi.errors import TokenRequestError
 from s2s_fastapi.keycloak.dpop import ABOUT_PROOFS, SUPPORTED
 from s2s_fastapi.operations.checks import bound as bound_checks
 from s2s_fastapi.operations.checks.bound import check_bound
@@ -141,11 +144,16 @@ def test_nothing_is_said_if_nobody_binds_tokens() -> None:
     ]
 
 
-def test_a_setting_for_calls_is_of_no_matter_for_an_app_that_calls_nobody() -> None:
+def test_a_setting_for_calls_counts_for_an_app_that_declares_none_only_if_it_gets_a_token() -> None:
     plain = receiver("ledger", require_caller("reporter"))
-    assert seen_of(plain, client_id="ledger", dpop=True, able=False) == [
-        Skipped("This service sends no bound tokens and accepts none (dpop).")
-    ]
+    facts = facts_of(plain, client_id="ledger", dpop=True, able=False)
+    answers: dict[Any, Any] = vars(facts)["_tokens"]
+    answers[Wanted(), True] = TokenRequestError("no service account")
+    assert list(check_bound(facts)) == [Skipped("This service sends no bound tokens and accepts none (dpop).")]
+
+    answers[Wanted(), True] = GrantedToken("eyJ", 300)
+    (finding,) = findings(list(check_bound(facts)))
+    assert finding.seen == "This Keycloak binds no tokens."
 
 
 def test_a_receiver_that_would_refuse_bound_tokens_is_a_problem_with_the_order_of_the_changes() -> None:

@@ -90,31 +90,57 @@ def test_a_service_that_calls_nobody_needs_no_secret(place: Place) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "app", ["example_app.crm_gateway:app", "tests.operations.calling_app:of_two_realms()", "in its access file"]
-)
-def test_no_token_is_requested_for_an_app_that_declares_no_call_although_it_has_a_secret(
-    place: Place, access: str, app: str
-) -> None:
+RECEIVERS = ["example_app.crm_gateway:app", "tests.operations.calling_app:of_two_realms()", "in its access file"]
+
+
+def only_called(place: Place) -> None:
+    """Run as the receiver of step B: it has a secret, and its client has every flow off."""
     secret = "".join(reversed(place.secrets[CALLER]))
     place.client(RECEIVER, secret=secret)
     place.set(client_id=RECEIVER, client_secret=secret)
-    asked: list[bytes] = []
 
-    def noted(body: bytes) -> bytes:
-        asked.append(body)
-        return body
 
-    place.issuer.faults.add("token", rewritten(noted), times=None)
+@pytest.mark.parametrize("app", RECEIVERS)
+def test_a_service_that_is_only_called_needs_no_service_account(place: Place, access: str, app: str) -> None:
+    only_called(place)
     checks = doctor(place, *(("--access", access) if " " in app else ("--app", app)))
     assert found(checks) == {}
-    assert asked == []
+    assert checks["credentials"]["seen"] == [f"Keycloak accepts the credentials of {RECEIVER} (client_secret_basic)."]
     (why,) = checks["credentials"]["skipped"]
     assert why.startswith(
-        "The app declares no call, so it needs neither a token nor a secret, and no token was requested."
+        f"{RECEIVER} has no service account, and no declared call needs one: a service that is only called has none."
     )
     for name in ("token", "kind", "lifetime", "size", "varying", "origins", "downstreams"):
         assert checks[name]["skipped"] == [why]
+
+
+@pytest.mark.parametrize("app", RECEIVERS)
+def test_a_wrong_secret_of_a_service_that_is_only_called_is_a_problem(place: Place, access: str, app: str) -> None:
+    only_called(place)
+    place.set(client_secret=f"{place.secrets[CALLER][:-4]}wX9q")
+    seen = found(doctor(place, *(("--access", access) if " " in app else ("--app", app))))["credentials"]
+    assert seen.startswith("problem ")
+    assert "If this service calls others as itself, it cannot" in seen
+
+
+UNDECLARED = [
+    f"tests.operations.calling_app:{name}()" for name in ("asking_by_itself", "opened_in_a_route", "made_at_the_start")
+]
+
+
+@pytest.mark.parametrize("app", UNDECLARED)
+def test_the_token_of_an_app_that_calls_without_declaring_it_is_looked_at(place: Place, app: str) -> None:
+    checks = doctor(place, "--app", app)
+    assert found(checks) == {}
+    assert {checks[name]["state"] for name in ("credentials", "clock", "token", "kind")} == {"fine"}
+    (why,) = checks["downstreams"]["skipped"]
+    assert why.startswith(f"No declared call needs a token of {CALLER}.")
+
+
+@pytest.mark.parametrize("app", UNDECLARED)
+def test_a_wrong_secret_of_an_app_that_calls_without_declaring_it_is_a_problem(place: Place, app: str) -> None:
+    place.set(client_secret=f"{place.secrets[CALLER][:-4]}wX9q")
+    assert found(doctor(place, "--app", app))["credentials"].startswith("problem ")
 
 
 @pytest.mark.parametrize(

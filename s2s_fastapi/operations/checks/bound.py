@@ -35,7 +35,9 @@ _EXACT: Final = 1.0
 
 def check_bound(facts: Facts) -> Iterator[Result]:
     """Look whether bound tokens work here: those that this service sends, and those that it accepts."""
-    calls = any(each.dpop for each in facts.downstreams) or (facts.settings.dpop and not facts.calls_nobody)
+    calls = any(each.dpop for each in facts.downstreams) or (
+        facts.settings.dpop and (facts.gets_token or not facts.declares_no_call)
+    )
     results = [*_of_caller(facts)] if calls else []
     results += _of_other_side(facts)
     if calls or facts.binding_mode:

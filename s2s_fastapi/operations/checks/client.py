@@ -100,7 +100,7 @@ def check_client(facts: Facts) -> Iterator[Result]:
     if client is None:
         yield (
             _no_client(facts, found)
-            if facts.calls
+            if _gets_tokens(facts, {})
             else no_receiver(facts, found, found.client_id, similar=found.similar)
         )
         return
@@ -117,10 +117,10 @@ def check_client(facts: Facts) -> Iterator[Result]:
     if not findings:
         yield Seen(
             f"The client {who} is enabled and confidential. This service calls only on behalf of users, so it needs no service account."
-            if facts.calls and facts.only_for_users and not client.get("serviceAccountsEnabled")
+            if facts.proves_itself and facts.only_for_users and not client.get("serviceAccountsEnabled")
             else f"The client {who} is enabled, confidential and has a service account."
-            if facts.calls
-            else f"The client {who} is there and enabled. This service calls no other, so its client needs no service account."
+            if _gets_tokens(facts, client)
+            else f"The client {who} is there and enabled. A service that is only called needs no service account."
         )
     attributes: Mapping[str, str] = client.get("attributes") or {}
     if life := attributes.get("access.token.lifespan"):
@@ -130,6 +130,11 @@ def check_client(facts: Facts) -> Iterator[Result]:
         yield Seen(
             f"Client policies in force: {listed(policies)}. They may change the client whenever it is saved, and refuse requests."
         )
+
+
+def _gets_tokens(facts: Facts, client: Mapping[str, Any]) -> bool:
+    """Return whether this service is to get tokens: it has credentials, and declares a call, does not say, or has a service account."""
+    return facts.proves_itself and (not facts.declares_no_call or bool(client.get("serviceAccountsEnabled")))
 
 
 def _no_client(facts: Facts, found: Inspection) -> Finding:
@@ -149,7 +154,8 @@ def _no_client(facts: Facts, found: Inspection) -> Finding:
 
 def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Iterator[Finding]:
     who, page = named(found.client_id), f"Clients, {named(found.client_id)}"
-    if not client.get("enabled", True) and not facts.calls:
+    calls = _gets_tokens(facts, client)
+    if not client.get("enabled", True) and not calls:
         yield disabled_receiver(found.client_id)
     elif not client.get("enabled", True):
         yield Finding(
@@ -158,7 +164,7 @@ def _step_a(facts: Facts, found: Inspection, client: Mapping[str, Any]) -> Itera
             cure=f"Enable the client {who}, unless somebody switched it off on purpose.",
             console=f"{page}, the switch at the top",
         )
-    if not facts.calls:
+    if not calls:
         return
     if client.get("publicClient") or client.get("bearerOnly"):
         kind = "public" if client.get("publicClient") else "bearer-only"
@@ -242,7 +248,11 @@ def check_expiry(facts: Facts) -> Iterator[Result]:
     if not isinstance(found, Inspection):
         yield Skipped(_NOT_READ)
         return
-    if found.client is None or not facts.calls or not facts.settings.client_auth.startswith("client_secret"):
+    if (
+        found.client is None
+        or not _gets_tokens(facts, found.client)
+        or not facts.settings.client_auth.startswith("client_secret")
+    ):
         yield Skipped("This service has no secret in Keycloak, or needs none.")
         return
     now, who = facts.clock(), named(found.client_id)

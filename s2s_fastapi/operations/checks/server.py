@@ -8,8 +8,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from s2s_fastapi.backchannel.channel import unused_proxy
-from s2s_fastapi.caller.wanted import Wanted
-from s2s_fastapi.errors import S2SError
 from s2s_fastapi.keycloak.cures import CLOCKS, issuer_steps, shown
 from s2s_fastapi.keycloak.server_cures import answer_cure, said_by, unreachable_cure
 from s2s_fastapi.operations.facts import Answer, Facts
@@ -187,7 +185,7 @@ BY_DATE: Final = "the Date of its answer"
 def clock_offset(facts: Facts) -> tuple[float | None, str]:
     """Return how many seconds Keycloak's clock is ahead of this host's, and what shows it; None if nothing does."""
     offset, source = _by_date(facts.certs), BY_DATE
-    if offset is None and facts.calls and not isinstance(facts.token(Wanted()), S2SError):
+    if offset is None and facts.gets_token:
         issued_at = facts.own_claims.get("iat")
         if isinstance(issued_at, int):
             offset, source = issued_at + 0.5 - facts.own_token_at, "iat of its token"

@@ -40,28 +40,24 @@ _CHANGING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time", "sid", "c
 
 _CANNOT_CALL: Final = "This service cannot call any other: it has no token."
 _IF_IT_CALLS: Final = "If this service calls others as itself, it cannot: it has no token."
-_NO_CALL: Final = (
-    "The app declares no call, so it needs neither a token nor a secret, and no token was requested. A call with ServiceTokenAuth(...) alone is"
-    " no declaration: try it with s2s-fastapi token."
-)
+_UNDECLARED: Final = "A call is declared if a dependency of a route or service_lifespan(...) makes it: try any other with s2s-fastapi token."
 
 
 def check_credentials(facts: Facts) -> Iterator[Result]:
     """Look whether Keycloak gives this client a token."""
-    if facts.calls_nobody:
-        yield Skipped(_NO_CALL)
-        return
     found = facts.token(Wanted())
     if not isinstance(found, S2SError):
         yield Seen(f"Keycloak gives {named(facts.settings.client_id)} a token ({facts.settings.client_auth}).")
         return
     who = named(facts.settings.client_id)
     if not _no_service_account(found):
-        yield _of_error(found, _CANNOT_CALL)
-    elif facts.only_for_users:
+        yield _of_error(found, _IF_IT_CALLS if facts.declares_no_call else _CANNOT_CALL)
+    elif facts.only_for_users or facts.declares_no_call:
         yield Seen(f"Keycloak accepts the credentials of {who} ({facts.settings.client_auth}).")
         yield Skipped(
             f"{who} has no service account, and needs none: this service calls only on behalf of users, so it has no token of its own."
+            if facts.only_for_users
+            else f"{who} has no service account, and no declared call needs one: a service that is only called has none. {_UNDECLARED}"
         )
     else:
         finding = _of_error(found, _CANNOT_CALL)
@@ -217,6 +213,9 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
             why="Nothing says whom this service calls.",
             cure=f"Name its access file, or correct {facts.settings.worded('KEYCLOAK_CLIENT_ID')}.",
         )
+        return
+    if facts.declares_no_call:
+        yield Skipped(f"No declared call needs a token of {named(facts.settings.client_id)}. {_UNDECLARED}")
         return
     if not facts.downstreams:
         yield Skipped("Whom the app calls is not known: see app.")
