@@ -49,6 +49,12 @@ def attack(
     unsafe_methods: Annotated[
         bool, typer.Option("--unsafe-methods", help="With --url: try other methods than GET and HEAD too.")
     ] = False,
+    other_guard: Annotated[
+        bool,
+        typer.Option(
+            "--other-guard", help="With --url: another guard than ours runs there. APP only describes its routes."
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
     junit_file: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
@@ -78,11 +84,14 @@ def attack(
             logger.setLevel(logging.CRITICAL)
         opening: Opening
         if isinstance(loaded, Target):
-            if client_id is not None or public or base_url or url or unsafe_methods:
+            if client_id is not None or public or base_url or url or unsafe_methods or other_guard:
                 raise ConfigurationError(
-                    "A Target says by itself how it is attacked: leave out --client-id, --public, --base-url, --url and --unsafe-methods."
+                    "A Target says by itself how it is attacked: leave out --client-id, --public, --base-url, --url, --unsafe-methods and "
+                    "--other-guard."
                 )
             opening = loaded
+        elif other_guard and not url:
+            raise ConfigurationError("--other-guard needs --url. In this process, write a Target for another guard.")
         elif url and base_url:
             raise ConfigurationError("--url sends to a server as it is: leave out --base-url.")
         else:
@@ -90,7 +99,9 @@ def attack(
             if url:
                 loopback(url)  # before anything listens
                 issuer = _served(stack, issuer_port)
-                opening = ServedApp(app=own, url=url, issuer=issuer, unsafe_methods=unsafe_methods)
+                opening = ServedApp(
+                    app=own, url=url, issuer=issuer, unsafe_methods=unsafe_methods, other_guard=other_guard
+                )
         report = run(opening, strict=isinstance(opening, OwnApp), only=only or (), without=without or ())
     _print(report)
     for file, text in ((json_file, report.as_json), (junit_file, report.as_junit)):
@@ -172,6 +183,9 @@ def _print(report: "Report") -> None:
     out.print(table)
     for result in report.findings:
         out.print(f"{'HOLE' if result.outcome == 'accepted' else 'OTHERWISE'} {shown(str(result))}")
+    for result in report.results:
+        if result.outcome == "lenient":
+            out.print(f"LENIENT {shown(str(result))}")
     for route in report.routes:
         if route.problem:
             out.print(f"NOT TRIED {shown(route.route)}: {shown(route.problem)}")
