@@ -102,7 +102,13 @@ def attack(
                 opening = ServedApp(
                     app=own, url=url, issuer=issuer, unsafe_methods=unsafe_methods, other_guard=other_guard
                 )
-        report = run(opening, strict=isinstance(opening, OwnApp), only=only or (), without=without or ())
+        try:
+            report = run(opening, strict=isinstance(opening, OwnApp), only=only or (), without=without or ())
+        except ConfigurationError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the app runs: its middleware, or what a Target makes
+            traceback.print_exception(error)
+            raise ConfigurationError(f"The app {named(app)} cannot be attacked: the error above says why.") from None
     _print(report)
     for file, text in ((json_file, report.as_json), (junit_file, report.as_junit)):
         if file is not None:
@@ -144,19 +150,26 @@ def _loaded(name: str, *, factory: bool) -> Any:
             found = getattr(found, part)
         return found() if factory else found
     except ModuleNotFoundError as error:
-        if error.name is not None and module.startswith(error.name):
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             problem = f"There is no module {module} in {Path.cwd()} or on the path."
         else:
             problem = _own(error, name)
     except AttributeError as error:
-        own = error.__traceback__ is not None and error.__traceback__.tb_next is not None
-        problem = _own(error, name) if own else f"The module {module} has no {attribute}."
-    except Exception as error:  # noqa: BLE001 - the code of the app may raise anything
+        problem = _own(error, name) if _of_the_app(error) else f"The module {module} has no {attribute}."
+    except TypeError as error:
+        called = f"--factory calls {attribute} without arguments, and it cannot be called so. If it is the app, leave out --factory."
+        problem = _own(error, name) if _of_the_app(error) else called
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the code of the app may raise anything
         problem = _own(error, name)
     raise ConfigurationError(problem)
 
 
-def _own(error: Exception, name: str) -> str:
+def _of_the_app(error: Exception) -> bool:
+    """Return whether other code raised it than the lines of `_loaded`."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
+def _own(error: BaseException, name: str) -> str:
     """Write the traceback of an error of the app itself: it says more than a sentence."""
     traceback.print_exception(error)
     return f"The app {named(name)} cannot be imported: the error above is its own."
