@@ -49,6 +49,12 @@ def attack(
     unsafe_methods: Annotated[
         bool, typer.Option("--unsafe-methods", help="With --url: try other methods than GET and HEAD too.")
     ] = False,
+    other_guard: Annotated[
+        bool,
+        typer.Option(
+            "--other-guard", help="With --url: another guard than ours runs there. APP only describes its routes."
+        ),
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")] = None,
     junit_file: Annotated[
         Path | None, typer.Option("--junit", metavar="FILE", help="Write the report as JUnit XML.")
@@ -78,11 +84,14 @@ def attack(
             logger.setLevel(logging.CRITICAL)
         opening: Opening
         if isinstance(loaded, Target):
-            if client_id is not None or public or base_url or url or unsafe_methods:
+            if client_id is not None or public or base_url or url or unsafe_methods or other_guard:
                 raise ConfigurationError(
-                    "A Target says by itself how it is attacked: leave out --client-id, --public, --base-url, --url and --unsafe-methods."
+                    "A Target says by itself how it is attacked: leave out --client-id, --public, --base-url, --url, --unsafe-methods and "
+                    "--other-guard."
                 )
             opening = loaded
+        elif other_guard and not url:
+            raise ConfigurationError("--other-guard needs --url. In this process, write a Target for another guard.")
         elif url and base_url:
             raise ConfigurationError("--url sends to a server as it is: leave out --base-url.")
         else:
@@ -90,8 +99,16 @@ def attack(
             if url:
                 loopback(url)  # before anything listens
                 issuer = _served(stack, issuer_port)
-                opening = ServedApp(app=own, url=url, issuer=issuer, unsafe_methods=unsafe_methods)
-        report = run(opening, strict=isinstance(opening, OwnApp), only=only or (), without=without or ())
+                opening = ServedApp(
+                    app=own, url=url, issuer=issuer, unsafe_methods=unsafe_methods, other_guard=other_guard
+                )
+        try:
+            report = run(opening, strict=isinstance(opening, OwnApp), only=only or (), without=without or ())
+        except ConfigurationError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the app runs: its middleware, or what a Target makes
+            traceback.print_exception(error)
+            raise ConfigurationError(f"The app {named(app)} cannot be attacked: the error above says why.") from None
     _print(report)
     for file, text in ((json_file, report.as_json), (junit_file, report.as_junit)):
         if file is not None:
@@ -133,19 +150,26 @@ def _loaded(name: str, *, factory: bool) -> Any:
             found = getattr(found, part)
         return found() if factory else found
     except ModuleNotFoundError as error:
-        if error.name is not None and module.startswith(error.name):
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             problem = f"There is no module {module} in {Path.cwd()} or on the path."
         else:
             problem = _own(error, name)
     except AttributeError as error:
-        own = error.__traceback__ is not None and error.__traceback__.tb_next is not None
-        problem = _own(error, name) if own else f"The module {module} has no {attribute}."
-    except Exception as error:  # noqa: BLE001 - the code of the app may raise anything
+        problem = _own(error, name) if _of_the_app(error) else f"The module {module} has no {attribute}."
+    except TypeError as error:
+        called = f"--factory calls {attribute} without arguments, and it cannot be called so. If it is the app, leave out --factory."
+        problem = _own(error, name) if _of_the_app(error) else called
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the code of the app may raise anything
         problem = _own(error, name)
     raise ConfigurationError(problem)
 
 
-def _own(error: Exception, name: str) -> str:
+def _of_the_app(error: Exception) -> bool:
+    """Return whether other code raised it than the lines of `_loaded`."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is not None
+
+
+def _own(error: BaseException, name: str) -> str:
     """Write the traceback of an error of the app itself: it says more than a sentence."""
     traceback.print_exception(error)
     return f"The app {named(name)} cannot be imported: the error above is its own."
@@ -172,6 +196,9 @@ def _print(report: "Report") -> None:
     out.print(table)
     for result in report.findings:
         out.print(f"{'HOLE' if result.outcome == 'accepted' else 'OTHERWISE'} {shown(str(result))}")
+    for result in report.results:
+        if result.outcome == "lenient":
+            out.print(f"LENIENT {shown(str(result))}")
     for route in report.routes:
         if route.problem:
             out.print(f"NOT TRIED {shown(route.route)}: {shown(route.problem)}")

@@ -28,6 +28,7 @@ def in_one_sentence(command: Callable[_Options, None]) -> Callable[_Options, Non
 
     @functools.wraps(command)
     def run(*args: _Options.args, **options: _Options.kwargs) -> None:
+        _open_streams()
         try:
             try:
                 command(*args, **options)
@@ -55,9 +56,19 @@ def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
         _discard(sys.stdout)
         return f"The output cannot be written: {problem_of(error)}. What was done before it stays done."
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}, line {place.lineno}"
+    # The last line of this package: it may have called the code of anybody.
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [(str(frame.f_globals.get("__name__")), line) for frame, line in frames]
+    module, line = [each for each in modules if each[0].partition(".")[0] == __name__.partition(".")[0]][-1]
+    where = f"{module}, line {line}"
     return f"This is a mistake in s2s-fastapi: {type(error).__name__} at {where}. What was done before it stays done."
+
+
+def _open_streams() -> None:
+    """Give a stream that the shell closed (`>&-`) a place to write to: Python has None for it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
 
 
 def _discard(stream: TextIO) -> None:

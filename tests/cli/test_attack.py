@@ -58,6 +58,24 @@ def test_a_target_is_attacked_as_it_says() -> None:
     assert "0 holes" in done.stdout
 
 
+def test_what_another_guard_lets_in_is_named_though_it_is_no_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "of_another_guard.py").write_text(
+        "from tests.testing.attack.broken import apps, holes\napp = apps.target(holes.FirstHeaderCounts)\n",
+        encoding="utf-8",
+    )
+    done = CliRunner().invoke(command_line(), ["attack", "of_another_guard:app", "--only", "two-headers.good-twice"])
+
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert (
+        "LENIENT GET /orders: two-headers.good-twice (Two Authorization headers, one of them with a good token.) 200"
+        in done.stdout
+    )
+
+
 def test_an_app_that_a_server_runs_is_attacked_over_its_url() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
@@ -86,7 +104,17 @@ def served(app: str, **values: str) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.mark.parametrize("code", ["import no_such_module", "None.url", "def app(): None.url"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import no_such_module",
+        "import of",
+        "None.url",
+        "def app(): None.url",
+        "raise SystemExit",
+        "import sys; sys.exit(0)",
+    ],
+)
 def test_an_error_of_the_app_itself_is_shown_with_its_place_and_is_exit_code_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
@@ -98,6 +126,34 @@ def test_an_error_of_the_app_itself_is_shown_with_its_place_and_is_exit_code_2(
     assert done.exit_code == 2
     assert f'{module}.py", line 1' in done.stderr
     assert done.stderr.endswith(f"The app {module}:app cannot be imported: the error above is its own.\n")
+
+
+_APP = """
+from fastapi import Depends, FastAPI
+from s2s_fastapi import ServiceAuthMiddleware, require_caller
+
+class Breaks:
+    def __init__(self, app):
+        raise {error}
+
+app = FastAPI(openapi_url=None)
+app.add_middleware(ServiceAuthMiddleware, audience="crm")
+app.add_middleware(Breaks)
+app.add_api_route("/x", lambda: None, dependencies=[Depends(require_caller("shop"))])
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyError", "SystemExit"])
+def test_an_error_of_the_app_while_it_is_attacked_is_shown_with_its_place_and_is_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / f"breaks_by_{error}.py").write_text(_APP.format(error=error), encoding="utf-8")
+    done = CliRunner().invoke(command_line(), ["attack", f"breaks_by_{error}:app", "--only", "no-token"])
+    assert done.exit_code == 2
+    assert f'breaks_by_{error}.py", line 7' in done.stderr
+    assert done.stderr.endswith(f"The app breaks_by_{error}:app cannot be attacked: the error above says why.\n")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +168,10 @@ def test_an_error_of_the_app_itself_is_shown_with_its_place_and_is_exit_code_2(
         ([*TARGET, "--client-id", "x"], "A Target says by itself how it is attacked"),
         ([*TARGET, "--public", "/x"], "A Target says by itself how it is attacked"),
         ([*TARGET, "--unsafe-methods"], "A Target says by itself how it is attacked"),
+        ([*TARGET, "--other-guard"], "A Target says by itself how it is attacked"),
+        ([RIGHT, "--factory"], "--factory calls app without arguments, and it cannot be called so."),
+        (["sys:platform", "--factory"], "--factory calls platform without arguments, and it cannot be called so."),
+        ([RIGHT, "--other-guard"], "--other-guard needs --url."),
         ([RIGHT, "--base-url", "crm"], "Write the base URL as https://api.example.com, not as 'crm'."),
         ([RIGHT, "--base-url", "http://crm", "--url", "http://127.0.0.1:1"], "leave out --base-url"),
         (["example_app.crm_gateway:opened"], "has no ServiceAuthMiddleware"),

@@ -1,10 +1,13 @@
 """The command line as a whole: what it says of itself, and without its extra."""
 
+import errno
+import os
 import re
 import secrets
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from s2s_fastapi.cli.commands import EXAMPLES, command_line
+from s2s_fastapi.cli.mistake import in_one_sentence
+from s2s_fastapi.errors import ConfigurationError
+from s2s_fastapi.text import listed
 from s2s_fastapi.version import __version__
 from tests.cli.command import environment, run
 from tests.test_docs import DOCS, plain, tables
@@ -78,6 +84,49 @@ def test_a_mistake_of_ours_ends_every_command_with_2(name: str) -> None:
     with pytest.raises(SystemExit) as ended:
         COMMANDS[name].callback.__wrapped__(no_such_parameter="")
     assert ended.value.code == 2
+
+
+def ended(command: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the sentence with which a command ends."""
+    with pytest.raises(SystemExit) as ended:
+        in_one_sentence(command)()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_name_in_a_sentence_does_not_change_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise ConfigurationError("no \x1b[31mfile\nsecond line")
+
+    sentence = ended(command, capsys)
+    assert "\x1b" not in sentence
+    assert sentence.splitlines()[1:] == ["second line"]
+
+
+def test_a_disk_that_is_full_elsewhere_is_not_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "elsewhere.json")
+
+    assert "The output cannot be written" not in ended(command, capsys)
+
+
+def test_a_mistake_of_ours_is_named_by_the_last_line_of_this_package(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        listed(map(os.environ.__getitem__, ["NO_SUCH_VARIABLE"]))
+
+    assert ended(command, capsys).startswith("This is a mistake in s2s-fastapi: KeyError at s2s_fastapi.text, line ")
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "code"), [("--version", ">&-", 0), ("graph no-such-file.json", ">&- 2>&-", 2)]
+)
+def test_a_closed_stream_changes_no_exit_code(command: str, closed: str, code: int) -> None:
+    line = f"{shlex.quote(sys.executable)} -m s2s_fastapi.cli {command} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], env=environment(), stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code
+    assert "mistake" not in done.stderr
 
 
 @pytest.mark.parametrize(

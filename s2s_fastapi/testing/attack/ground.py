@@ -125,7 +125,9 @@ class Ground:
     fresh: bool = True
     """Whether the app was started for this block, so that it has no keys and no tokens yet."""
     decisions: Sequence[Decision] | None = None
-    """What our middleware decided, in order; None if the app is guarded by something else."""
+    """What our middleware decided, in order; None if nobody can see it."""
+    own: bool
+    """Whether our middleware guards the app: then it is held to every case, also to those that only this package promises to refuse."""
 
     def shoot(self, route: AttackedRoute, **changes: Any) -> Shot:
         """Send one request to a route."""

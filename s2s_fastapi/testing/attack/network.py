@@ -101,12 +101,14 @@ class ServedApp:
 
     - ``issuer`` is served, and the app was started with the variables of this issuer.
     - Other methods than GET and HEAD are left out unless ``unsafe_methods``: the code of the app runs.
+    - ``other_guard``: whether the server runs another guard than ours. Then ``app`` only describes its routes.
     """
 
     app: OwnApp
     url: str
     issuer: EmbeddedIssuer
     unsafe_methods: bool = False
+    other_guard: bool = False
     wait: Callable[[float], None] = time.sleep
 
     @contextmanager
@@ -127,6 +129,7 @@ class ServedApp:
             public=public,
             now=self.issuer.time.now,
             fresh=False,
+            own=not self.other_guard,
         )
         if prepare is None:
             self._accepts_ours(ground)

@@ -93,6 +93,7 @@ class OwnApp:
                     markers[0].reached if len(markers) == 1 else [each for marker in markers for each in marker.reached]
                 ),
                 decisions=trusted.decisions,
+                own=True,
             )
 
     def _route(self, found: FoundRoute, place: "Place", guard: "_Guard", *, unmarked: bool) -> AttackedRoute:

@@ -306,24 +306,23 @@ def _brings_credentials(request: Mapping[str, Any]) -> bool:
 def _judged(ground: Ground, route: AttackedRoute, case: Case, token: str, shot: Shot) -> Result:
     # A route may have a reason of its own to refuse a good token of somebody else.
     own = route.permits.refused(read_parts(token)[1]) if case.start != "caller" else ""
-    recorded, blind = ground.decisions is not None, ground.reached is None
-    outcome, detail = _outcome(route, case, shot, {case.expected.reason, own}, recorded=recorded, blind=blind)
+    outcome, detail = _outcome(ground, route, case, shot, {case.expected.reason, own})
     return Result(route.name, case, outcome, detail)
 
 
 def _outcome(
-    route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str], *, recorded: bool, blind: bool
+    ground: Ground, route: AttackedRoute, case: Case, shot: Shot, expected_reasons: Collection[str]
 ) -> tuple[Outcome, str]:
-    expected, told = case.expected, _told(shot)
+    expected, told, recorded = case.expected, _told(shot), ground.decisions is not None
     if expected.status == _PUBLIC:
-        if blind:
+        if ground.reached is None:
             return "not_tried", "which route answered cannot be seen"
         return ("accepted" if shot.reached or shot.trespassed else "held"), told
     if shot.elsewhere and not shot.trespassed:
         return "not_tried", f"a public route answered: {shot.elsewhere}"
     # A good token of somebody else is allowed by the middleware first, and refused when the route is found.
     if shot.served or (shot.allowed and case.start == "caller"):
-        return "lenient" if case.only_here and not recorded else "accepted", told
+        return "lenient" if case.only_here and not ground.own else "accepted", told
     status = shot.answer.status
     if status not in (*_REFUSALS, expected.status):
         return "not_tried", told

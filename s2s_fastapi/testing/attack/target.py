@@ -99,6 +99,7 @@ class Target:
                 now=issuer.time.now,
                 turn=issuer.time.forward if self.turns_clock else None,
                 reached=lambda: marker.reached,
+                own=False,
             )
 
     def _route(self, found: FoundRoute, *, unmarked: bool) -> AttackedRoute:

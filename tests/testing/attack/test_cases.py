@@ -73,6 +73,7 @@ def test_no_case_is_both_a_matter_of_taste_and_forbidden() -> None:
         for entry in json.loads(text)["cases"]
         if entry.get("only_here") is True and "forbidden_by" in entry
     ] == []
+    assert [case.id for case in all_cases() if case.only_here and case.forbidden_by] == []
 
 
 def test_every_kind_that_needs_no_change_of_the_realm_has_a_case_for_every_route() -> None:

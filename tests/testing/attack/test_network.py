@@ -135,10 +135,35 @@ def test_a_hole_of_a_served_app_is_found(issuer: EmbeddedIssuer) -> None:
         opening = ServedApp(app=OwnApp(app=app_for(issuer.url)), url=url, issuer=issuer)
         report = run(opening, strict=False, only=CASES)
 
-    found = {result.case.id for result in report.holes}
-    assert found == {"signature-changed", "foreign-key-under-our-kid", "audience-other"}
-    two = [each for each in report.results if each.case.entry == "two-headers" and each.route == "GET /orders"]
-    assert {each.outcome for each in two} == {"lenient"}  # who sends two headers has a good token
+    found = {result.case.entry for result in report.holes}
+    assert found == {"signature-changed", "foreign-key-under-our-kid", "audience-other", "two-headers"}
+
+
+class Open(ServiceAuthMiddleware):
+    """Takes the first of two headers. Who sends two headers has a good token, so only this package promises to refuse them."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and len([name for name, _ in scope["headers"] if name == b"authorization"]) > 1:
+            scope["headers"] = [pair for pair in scope["headers"] if b"Bearer" in pair[1]][:1]
+        await super().__call__(scope, receive, send)
+
+
+@pytest.mark.parametrize(("other_guard", "outcome", "code"), [(False, "accepted", 1), (True, "lenient", 0)])
+def test_a_served_app_is_held_to_every_case_unless_another_guard_runs_there(
+    issuer: EmbeddedIssuer, other_guard: bool, outcome: str, code: int
+) -> None:
+    with served(app_for(issuer.url, middleware=Open)) as url:
+        own = OwnApp(app=app_for(issuer.url))
+        report = run(
+            ServedApp(app=own, url=url, issuer=issuer, other_guard=other_guard), strict=False, only=["two-headers"]
+        )
+
+    assert {result.case.id for result in report.results if result.outcome == outcome} == {
+        "two-headers.good-first",
+        "two-headers.good-twice",
+        "two-headers.basic-first",
+    }
+    assert report.exit_code == code
 
 
 def test_an_app_that_does_not_trust_our_issuer_gets_no_attack(issuer: EmbeddedIssuer) -> None:
