@@ -44,6 +44,7 @@ _ASSERTION_FILE: Final = "KEYCLOAK_CLIENT_ASSERTION_FILE"
 _CERTIFICATE_FILE: Final = "KEYCLOAK_CLIENT_CERT_FILE"
 _SECRET: Final = "KEYCLOAK_CLIENT_SECRET"
 _ONLY_RECEIVES: Final = "No secret: every flow of this client is off, so it only receives calls."
+_WITHOUT_FILES: Final = "Start without --env-dir to see its settings."
 _NO_TLS: Final = (
     "it needs a client certificate, and this command speaks http. In a test, issuer.serving(tls=...) speaks https."
 )
@@ -312,7 +313,7 @@ class Services:
 
     def _services(self) -> Iterator[_Service]:
         """Yield all services. This alone decides with what each of them starts."""
-        from s2s_fastapi.testing.issuer import only_receives  # noqa: PLC0415
+        from s2s_fastapi.testing.issuer import only_bound, only_receives  # noqa: PLC0415
 
         for realm in self._issuer.realms:
             without = self._issuer.without_secret(realm)
@@ -329,6 +330,8 @@ class Services:
                     del variables[_SECRET]
                     yield _Service(realm, client_id, variables, comment=_ONLY_RECEIVES)
                     continue
+                if only_bound(self._issuer, realm, client_id):
+                    variables["KEYCLOAK_DPOP"] = "true"
                 if brings == _ASSERTION_FILE and (file := self._assertions.file(realm, client_id)):
                     yield _Service(realm, client_id, {**variables, _ASSERTION_FILE: str(file)})
                 else:
@@ -368,10 +371,18 @@ class Services:
         added: list[str] = []
         for each in services:
             name = each.client_id if len(self._issuer.realms) == 1 else f"{each.realm}.{each.client_id}"
-            problem = "" if each.variables else _NO_TLS
             # By lower case: on some systems "A.env" is "a.env", and the second would replace the first.
-            if not _FILE_NAME.fullmatch(name) or name.lower() in {file.stem.lower() for file in self._files}:
-                problem = "its name cannot be the name of one."
+            same = next((file for file in self._files if file.stem.lower() == name.lower()), None)
+            if not each.variables:
+                problem = _NO_TLS
+            elif not _FILE_NAME.fullmatch(name):
+                problem = f"its name cannot be the name of a file. {_WITHOUT_FILES}"
+            elif same is not None:
+                problem = (
+                    f"on some systems, {name}.env and {same.name} of another client are one file. {_WITHOUT_FILES}"
+                )
+            else:
+                problem = ""
             if problem:
                 if each in new:
                     tell(f"The client {each.client_id} of {each.realm} gets no file: {problem}")

@@ -737,6 +737,15 @@ def only_receives(issuer: EmbeddedIssuer, realm: str, client_id: str) -> bool:
     return not issuer._realm(realm).gets_tokens(client_id)  # noqa: SLF001 - of this module
 
 
+def only_bound(issuer: EmbeddedIssuer, realm: str, client_id: str) -> bool:
+    """Return whether a client gets only tokens that are bound to a key, so that the service that it is needs ``KEYCLOAK_DPOP=true``.
+
+    Raises:
+        ConfigurationError: There is no such realm.
+    """
+    return issuer._realm(realm).model.proof_missing(client_id) is not None  # noqa: SLF001 - of this module
+
+
 def _keys_of_tests(realm: str) -> NewKey:
     return once_in_a_process(f"the realm {realm}")
 
