@@ -758,7 +758,11 @@ def _realms(
     new_keys: Callable[[str], NewKey] | None = None,
 ) -> dict[str, IssuerRealm]:
     made = (IssuerRealm(one, version=version, before=before, new_keys=new_keys) for one in documents)
-    realms = {realm.name: realm for realm in made}
-    if not realms or len(realms) != len(documents):
-        raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
+    realms: dict[str, IssuerRealm] = {}
+    for realm in made:
+        if realm.name in realms:
+            raise ConfigurationError(f"Two of the realm documents have the name {realm.name}.")
+        realms[realm.name] = realm
+    if not realms:
+        raise ConfigurationError("An embedded issuer needs a realm document.")
     return realms

@@ -372,7 +372,7 @@ def test_what_is_printed_is_a_shell_script_whatever_the_secrets_are(tmp_path: Pa
     [
         (None, (), "realm.json cannot be read: no such file or directory."),
         ("{", (), "realm.json is not JSON: expecting property name enclosed in double quotes at line 1."),
-        ("[]", (), "An embedded issuer needs realm documents, each with a name of its own."),
+        ("[]", (), "An embedded issuer needs a realm document."),
         ("{}", (), 'realm.json is no realm: Keycloak\'s realm files are objects with a "realm" name.'),
         ('{"realm": "corp"}', ("--auth-path", "auth"), "start with a slash, as /auth, not 'auth'."),
         ('{"realm": "corp"}', ("--env-file", "."), ". cannot be read: is a directory."),
