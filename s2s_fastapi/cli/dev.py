@@ -74,14 +74,18 @@ def dev(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Do not start if Keycloak refuses a file or may answer in another way.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Do not start if Keycloak refuses a file, ignores a part of it, or may answer in another way.",
+        ),
     ] = False,
 ) -> None:
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in
-    another way, and then logs each token. If a realm file changes, the command reads all files again and keeps the keys.
+    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse or ignore in the files or do
+    in another way, and then logs each token. If a realm file changes, the command reads all files again and keeps the keys.
     """
     named = (*(realms or ()), *((realm_of(example),) if example else ()))
     if not named:
