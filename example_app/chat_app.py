@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from s2s_fastapi import service_client, service_lifespan
 
 crm = service_client(os.environ.get("CRM_URL", "http://localhost:8001"), audience="crm-api-gateway")
-app = FastAPI(title="Chat app", lifespan=service_lifespan(crm))  # does not start if the token is not granted
+app = FastAPI(title="Chat app", lifespan=service_lifespan(crm))  # does not start if Keycloak refuses the token
 
 
 @app.get("/healthz")

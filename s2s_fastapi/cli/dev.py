@@ -44,6 +44,7 @@ _ASSERTION_FILE: Final = "KEYCLOAK_CLIENT_ASSERTION_FILE"
 _CERTIFICATE_FILE: Final = "KEYCLOAK_CLIENT_CERT_FILE"
 _SECRET: Final = "KEYCLOAK_CLIENT_SECRET"
 _ONLY_RECEIVES: Final = "No secret: every flow of this client is off, so it only receives calls."
+_WITHOUT_FILES: Final = "Start without --env-dir to see its settings."
 _NO_TLS: Final = (
     "it needs a client certificate, and this command speaks http. In a test, issuer.serving(tls=...) speaks https."
 )
@@ -73,14 +74,18 @@ def dev(
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Do not start if Keycloak refuses a file or may answer in another way.")
+        bool,
+        typer.Option(
+            "--strict",
+            help="Do not start if Keycloak refuses a file, ignores a part of it, or may answer in another way.",
+        ),
     ] = False,
 ) -> None:
     """Run an embedded issuer for development: no Keycloak, fresh keys at each start, this machine only.
 
     Every ${NAME} in the realm files comes from the environment, or from --env-file, or is generated. The command prints the
-    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse in the files or do in
-    another way, and then logs each token. If a realm file changes, the command reads all files again and keeps the keys.
+    variables with which to start each service (with --env-dir it writes them), names what Keycloak would refuse or ignore in the files or do
+    in another way, and then logs each token. If a realm file changes, the command reads all files again and keeps the keys.
     """
     named = (*(realms or ()), *((realm_of(example),) if example else ()))
     if not named:
@@ -312,7 +317,7 @@ class Services:
 
     def _services(self) -> Iterator[_Service]:
         """Yield all services. This alone decides with what each of them starts."""
-        from s2s_fastapi.testing.issuer import only_receives  # noqa: PLC0415
+        from s2s_fastapi.testing.issuer import only_bound, only_receives  # noqa: PLC0415
 
         for realm in self._issuer.realms:
             without = self._issuer.without_secret(realm)
@@ -329,6 +334,8 @@ class Services:
                     del variables[_SECRET]
                     yield _Service(realm, client_id, variables, comment=_ONLY_RECEIVES)
                     continue
+                if only_bound(self._issuer, realm, client_id):
+                    variables["KEYCLOAK_DPOP"] = "true"
                 if brings == _ASSERTION_FILE and (file := self._assertions.file(realm, client_id)):
                     yield _Service(realm, client_id, {**variables, _ASSERTION_FILE: str(file)})
                 else:
@@ -368,10 +375,18 @@ class Services:
         added: list[str] = []
         for each in services:
             name = each.client_id if len(self._issuer.realms) == 1 else f"{each.realm}.{each.client_id}"
-            problem = "" if each.variables else _NO_TLS
             # By lower case: on some systems "A.env" is "a.env", and the second would replace the first.
-            if not _FILE_NAME.fullmatch(name) or name.lower() in {file.stem.lower() for file in self._files}:
-                problem = "its name cannot be the name of one."
+            same = next((file for file in self._files if file.stem.lower() == name.lower()), None)
+            if not each.variables:
+                problem = _NO_TLS
+            elif not _FILE_NAME.fullmatch(name):
+                problem = f"its name cannot be the name of a file. {_WITHOUT_FILES}"
+            elif same is not None:
+                problem = (
+                    f"on some systems, {name}.env and {same.name} of another client are one file. {_WITHOUT_FILES}"
+                )
+            else:
+                problem = ""
             if problem:
                 if each in new:
                     tell(f"The client {each.client_id} of {each.realm} gets no file: {problem}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
+from s2s_fastapi.cli.examples import Example, realm_of
 from s2s_fastapi.cli.printing import as_text, columns, name_the_page, print_json, print_pairs, quiet, show
 from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError
@@ -35,8 +36,8 @@ There are three ways to ask, and stdin has nothing:
   about the log record of a refusal:
     s2s-fastapi explain --access FILE < record.json"""
 _NO_REALM: Final = (
-    "Add --realm-file REALM.json, or set KEYCLOAK_ADMIN_CLIENT_ID and KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE"
-    " to see what the routes require: the token is predicted from a realm."
+    "Add --realm-file REALM.json (or --example corp, the realm of the first steps), or set KEYCLOAK_ADMIN_CLIENT_ID and"
+    " KEYCLOAK_ADMIN_CLIENT_SECRET_FILE to ask the server, or --access FILE to see what the routes require: the token is predicted from a realm."
 )
 _ON_BEHALF: Final = (
     "--on-behalf is a question about a client: add --client ID, and --realm-file REALM.json or KEYCLOAK_ADMIN_... to ask the server. A user's own"
@@ -63,6 +64,10 @@ def explain(  # noqa: PLR0917 - the options of the command line
     ] = False,
     realm_file: Annotated[
         Path | None, typer.Option(metavar="REALM.json", help="A realm file or export, to predict the token from.")
+    ] = None,
+    example: Annotated[
+        Example | None,
+        typer.Option(help="Take a realm file that comes with the package; corp is the realm of the first steps."),
     ] = None,
     keycloak: Annotated[str, typer.Option(metavar="VERSION", help="The version of the server.")] = "26.7.3",
     access: Annotated[
@@ -96,6 +101,10 @@ def explain(  # noqa: PLR0917 - the options of the command line
         from s2s_fastapi.operations.applications import checked_name  # noqa: PLC0415 - as above
 
         checked_name(app)
+    if example is not None:
+        if realm_file is not None:
+            raise ConfigurationError("--example takes the place of --realm-file: leave one of them out.")
+        realm_file = realm_of(example)
     apps = declared_by(access or (), app)
     read = _Read(
         apps, (*map(str, access or ()), *(("",) if app else ())), "" if realm_file is None else str(realm_file)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from s2s_fastapi.realm import builtins
+from s2s_fastapi.realm.importing import imported, scope_name
 from s2s_fastapi.realm.model import CERTIFICATE_BOUND, DPOP_BOUND, Granted, RealmModel
 from s2s_fastapi.realm.profile import Profile
 from s2s_fastapi.realm.refusals import refusals
@@ -27,25 +29,49 @@ class Notice:
     realm: str
     sentence: str
     refused: bool
-    """Whether Keycloak refuses the file. Otherwise its answers may differ from those of the model."""
+    """Whether Keycloak refuses the file."""
+    ignored: bool = False
+    """Whether Keycloak ignores a part of the file, as the model does. If neither, its answers may differ from those of the model."""
 
     def __str__(self) -> str:
         start = "Keycloak does not import this file" if self.refused else "Keycloak may answer in another way"
+        if self.ignored:
+            start = "Keycloak ignores a part of this file"
         return f"realm {named(self.realm)}: {start}: {self.sentence}."
 
 
 def notices(document: _Document, model: RealmModel) -> tuple[Notice, ...]:
-    """Return all notices about the document of a realm, first those why Keycloak refuses it."""
+    """Return all notices about the document of a realm: first why Keycloak refuses it, then what it ignores of it."""
     converted = convert(document, model.version)
     unknown = (f"it does not know the field `{place}`" for place in converted.unknown_fields)
     refused = [*unknown, *refusals(converted.document, model.version)]
     different = [said for check in _CHECKS for said in check(converted.document)]
     different += [*_ignored_binding(converted.document, model), *_unknown(model)]
-    return tuple(
-        Notice(model.name, said, refused=whether)
-        for whether, every in ((True, refused), (False, different))
-        for said in every
+    return (
+        *(Notice(model.name, said, refused=True) for said in refused),
+        *(Notice(model.name, said, refused=False, ignored=True) for said in _missing_scopes(converted.document, model)),
+        *(Notice(model.name, said, refused=False) for said in different),
     )
+
+
+def _missing_scopes(document: _Document, model: RealmModel) -> Iterator[str]:
+    """Yield the names in the lists of clients that are no client scope. Keycloak warns of each in its own log only."""
+    listed = imported(document, model.version).get("clientScopes")
+    built_in = {str(scope["name"]) for scope in builtins.scopes(service_account=True)[0]}
+    there = {"offline_access", *(built_in | _OF_SAML if listed is None else map(scope_name, listed))}
+    if model.version < (26, 1):
+        there.add("service_account")  # its mappers are on the client itself
+    found: dict[tuple[str, ...], list[str]] = {}
+    for client in document.get("clients") or ():
+        names = dict.fromkeys(str(name) for key in _LISTS for name in client.get(key) or ())
+        if missing := tuple(name for name in names if name not in there):
+            found.setdefault(missing, []).append(client["clientId"])
+    for missing, clients in found.items():
+        why = ". The file has the list `clientScopes`, so the realm has only the scopes in it"
+        yield (
+            f"it knows no client scope {', '.join(map(named, missing))}, so the tokens of {_some(clients)} lack what that would bring"
+            f"{why if built_in.intersection(missing) else ''}"
+        )
 
 
 def _disabled(document: _Document) -> Iterator[str]:
@@ -220,6 +246,9 @@ def _some(names: list[str]) -> str:
     return shown if more <= 0 else f"{shown} and {more} more"
 
 
+_LISTS: Final = ("defaultClientScopes", "optionalClientScopes")
+_OF_SAML: Final = frozenset({"role_list", "saml_organization"})
+"""The built-in client scopes that bring nothing to a token."""
 _USUAL_FLOWS: Final = {"directGrantFlow": "direct grant", "clientAuthenticationFlow": "clients"}
 _OLD_FORMS: Final = ("applications", "oauthClients", "clientTemplates", "applicationScopeMappings", "protocolMappers")
 

@@ -104,9 +104,13 @@ def _with_users(read: Iterable[tuple[Path, dict[str, Any]]]) -> Iterator[dict[st
             users.setdefault(realm["realm"], []).extend(realm["users"])
         elif _only_users(realm) and _USERS_FILE.fullmatch(path.name):
             raise ConfigurationError(f"{path} has only users of the realm {realm['realm']}. Name the realm's file too.")
-    for _, realm in documents:
+    places: dict[str, Path] = {}
+    for path, realm in documents:
         name = realm["realm"]
         if not _only_users(realm) or name not in whole:
+            if name in places:
+                raise ConfigurationError(f"The realm {name} is in {places[name]} and in {path}. Leave one of them out.")
+            places[name] = path
             yield {**realm, "users": [*(realm.get("users") or ()), *users[name]]} if name in users else realm
 
 

@@ -737,6 +737,15 @@ def only_receives(issuer: EmbeddedIssuer, realm: str, client_id: str) -> bool:
     return not issuer._realm(realm).gets_tokens(client_id)  # noqa: SLF001 - of this module
 
 
+def only_bound(issuer: EmbeddedIssuer, realm: str, client_id: str) -> bool:
+    """Return whether a client gets only tokens that are bound to a key, so that the service that it is needs ``KEYCLOAK_DPOP=true``.
+
+    Raises:
+        ConfigurationError: There is no such realm.
+    """
+    return issuer._realm(realm).model.proof_missing(client_id) is not None  # noqa: SLF001 - of this module
+
+
 def _keys_of_tests(realm: str) -> NewKey:
     return once_in_a_process(f"the realm {realm}")
 
@@ -749,7 +758,11 @@ def _realms(
     new_keys: Callable[[str], NewKey] | None = None,
 ) -> dict[str, IssuerRealm]:
     made = (IssuerRealm(one, version=version, before=before, new_keys=new_keys) for one in documents)
-    realms = {realm.name: realm for realm in made}
-    if not realms or len(realms) != len(documents):
-        raise ConfigurationError("An embedded issuer needs realm documents, each with a name of its own.")
+    realms: dict[str, IssuerRealm] = {}
+    for realm in made:
+        if realm.name in realms:
+            raise ConfigurationError(f"Two of the realm documents have the name {realm.name}.")
+        realms[realm.name] = realm
+    if not realms:
+        raise ConfigurationError("An embedded issuer needs a realm document.")
     return realms

@@ -223,7 +223,24 @@ def test_a_client_whose_name_is_no_file_name_gets_no_file_and_is_named(
     assert dotenv_values(tmp_path / "good.one.env")["KEYCLOAK_CLIENT_SECRET"] == "it's \\ #1"
     told = capsys.readouterr().err
     assert [name in told for name in names[:3]] == [True, True, True]
+    assert told.count("its name cannot be the name of a file. Start without --env-dir to see its settings.") == 3
+    assert (
+        "caller of corp gets no file: on some systems, caller.env and Caller.env of another client are one file. Start without --env-dir"
+        in told
+    )
     assert told.count("gets no file") == 4
+
+
+@pytest.mark.parametrize(("version", "variable"), [("26.4.0", "true"), ("26.3.9", None)])
+def test_a_service_that_gets_bound_tokens_only_starts_with_a_key_of_its_own(
+    tmp_path: Path, version: str, variable: str | None
+) -> None:
+    bound = client("bound", attributes={"dpop.bound.access.tokens": "true"})
+    with Services(EmbeddedIssuer(document(clients=[bound, client("caller")]), version=version), tmp_path) as services:
+        services.show()
+
+    assert dotenv_values(tmp_path / "bound.env").get("KEYCLOAK_DPOP") == variable
+    assert "KEYCLOAK_DPOP" not in dotenv_values(tmp_path / "caller.env")
 
 
 FLOWS = ("standardFlowEnabled", "implicitFlowEnabled", "directAccessGrantsEnabled", "serviceAccountsEnabled")
@@ -355,7 +372,7 @@ def test_what_is_printed_is_a_shell_script_whatever_the_secrets_are(tmp_path: Pa
     [
         (None, (), "realm.json cannot be read: no such file or directory."),
         ("{", (), "realm.json is not JSON: expecting property name enclosed in double quotes at line 1."),
-        ("[]", (), "An embedded issuer needs realm documents, each with a name of its own."),
+        ("[]", (), "An embedded issuer needs a realm document."),
         ("{}", (), 'realm.json is no realm: Keycloak\'s realm files are objects with a "realm" name.'),
         ('{"realm": "corp"}', ("--auth-path", "auth"), "start with a slash, as /auth, not 'auth'."),
         ('{"realm": "corp"}', ("--env-file", "."), ". cannot be read: is a directory."),

@@ -308,6 +308,49 @@ def test_before_26_4_a_client_that_must_prove_its_key_gets_tokens_without_one() 
         ] * told
 
 
+OWN = [scope("own"), scope("with space")]
+EXPORT = {"keycloakVersion": "24.0.0", "clientScopes": OWN}
+MISSING: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "default": (
+        {"clientScopes": OWN},
+        "owm",
+        "it knows no client scope owm, so the tokens of c lack what that would bring",
+    ),
+    "built-in": ({"clientScopes": OWN}, "email", "has the list `clientScopes`, so the realm has only the scopes in it"),
+    "without the array": ({}, "owm", "it knows no client scope owm"),
+    "null": ({}, None, "it knows no client scope None"),
+    "a scope of the file": ({"clientScopes": OWN}, "own", ""),
+    "a name with a space": ({"clientScopes": OWN}, "with_space", ""),
+    "offline_access": ({"clientScopes": OWN}, "offline_access", ""),
+    "built-in without the array": ({}, "service_account", ""),
+    "built-in of SAML": ({}, "role_list", ""),
+    "what a migration adds": (EXPORT, "basic", ""),
+}
+
+
+@pytest.mark.parametrize("key", ["defaultClientScopes", "optionalClientScopes"])
+@pytest.mark.parametrize("case", MISSING)
+def test_a_client_scope_that_is_not_there_is_said_to_be_ignored(case: str, key: str) -> None:
+    members, name, sentence = MISSING[case]
+    found = said(realm(**members, clients=[caller("c", **{key: [name]})]))
+
+    assert [sentence in notice.sentence for notice in found] == [True] * bool(sentence)
+    assert all(str(notice).startswith("realm made: Keycloak ignores a part of this file: it ") for notice in found)
+
+
+def test_clients_that_lack_the_same_scopes_are_in_one_sentence() -> None:
+    clients = [caller(name, defaultClientScopes=["x", "y"]) for name in "ab"]
+    (notice,) = said(realm(clients=[*clients, caller("c", defaultClientScopes=["email"])]))
+
+    assert notice.sentence == "it knows no client scope x, y, so the tokens of a, b lack what that would bring"
+
+
+def test_26_0_needs_no_scope_for_the_claim_client_id() -> None:
+    document = realm(clientScopes=OWN, clients=[caller("c", defaultClientScopes=["service_account"])])
+
+    assert (len(said(document)), said(document, "26.0.8")) == (1, ())
+
+
 @pytest.mark.parametrize("name", REALMS)
 def test_no_field_of_our_own_realms_is_unknown(name: str) -> None:
     assert not any(notice.refused for notice in said(REALMS[name]()))

@@ -171,6 +171,18 @@ def test_a_file_that_is_no_realm_is_named_in_one_sentence_without_its_content(
     assert "hunter2" not in str(refused.value)
 
 
+def test_a_realm_that_is_in_two_files_is_named_with_both(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text('{"realm": "corp"}')
+
+    with pytest.raises(ConfigurationError) as error:
+        read_documents([tmp_path], {})
+
+    assert str(error.value) == (
+        f"The realm corp is in {tmp_path / 'a.json'} and in {tmp_path / 'b.json'}. Leave one of them out."
+    )
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.json cannot be read: no such file"):
         read_documents([tmp_path / "none.json"], {})

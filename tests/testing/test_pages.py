@@ -163,8 +163,8 @@ def test_one_issuer_has_several_realms_and_their_keys_and_clients_are_apart() ->
 @pytest.mark.parametrize(
     ("documents", "options", "sentence"),
     [
-        ([], {}, "realm documents"),
-        ([document(), document()], {}, "a name of its own"),
+        ([], {}, "needs a realm document"),
+        ([document(), document()], {}, "Two of the realm documents have the name corp."),
         ([{"clients": []}], {}, "realm"),
         ([{"realm": "corp", "clients": "none"}], {}, "corp"),
         ([{"realm": "corp", "clients": [{}]}], {}, "corp"),
