@@ -6,7 +6,14 @@ from typing import Annotated, Any
 import httpx
 from fastapi import Depends, FastAPI
 
-from s2s_fastapi import KeycloakSettings, ServiceAuthMiddleware, require_caller, require_user, service_client
+from s2s_fastapi import (
+    KeycloakSettings,
+    ServiceAuthMiddleware,
+    require_caller,
+    require_user,
+    service_client,
+    service_lifespan,
+)
 from tests.kit.console import RECEIVER, SCOPE
 
 crm = service_client("http://crm.example", audience=RECEIVER)
@@ -35,7 +42,7 @@ def of_two_realms(client: Any = None) -> FastAPI:
 
     def nobody() -> None: ...
 
-    partners = KeycloakSettings(url="https://partner.example", realm="techstore", client_id="notification-service")
+    partners = KeycloakSettings(url=environ["KEYCLOAK_URL"], realm="techstore", client_id="notification-service")
     app = FastAPI(openapi_url=None)
     app.add_middleware(ServiceAuthMiddleware, settings=[KeycloakSettings(), partners])
 
@@ -43,6 +50,26 @@ def of_two_realms(client: Any = None) -> FastAPI:
     async def call(_: Annotated[Any, Depends(client or nobody)]) -> None: ...
 
     return app
+
+
+def of_dead_partner() -> FastAPI:
+    """Return an app whose second realm is not there."""
+    dead = KeycloakSettings(url=environ["KEYCLOAK_URL"], realm="nobody", client_id="notification-service")
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, settings=[KeycloakSettings(), dead])
+    app.get("/call", dependencies=[Depends(require_caller("shop-api"))])(lambda: None)
+    return app
+
+
+def calling_partner(*own: Any) -> FastAPI:
+    """Return an app that calls as a client of another realm, and has no middleware."""
+    partners = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    called = service_client("http://partner.example", audience=RECEIVER, settings=partners)
+    return FastAPI(openapi_url=None, lifespan=service_lifespan(called, *own))
+
+
+def calling_both() -> FastAPI:
+    return calling_partner(crm)
 
 
 def caller_of_two_realms() -> FastAPI:

@@ -73,7 +73,7 @@ def test_nothing_is_found_if_everything_is_right(place: Place) -> None:
     for app in (APP, SCOPED, "tests.operations.calling_app:made()"):
         checks = doctor(place, "--app", app)
         assert found(checks) == {}
-        assert [name for name, check in checks.items() if check["state"] == "skipped"] == ["files", *ADMIN]
+        assert [name for name, check in checks.items() if check["state"] == "skipped"] == ["files", "others", *ADMIN]
     assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
 
 
@@ -538,6 +538,49 @@ def test_an_app_that_does_not_start_is_a_finding_and_the_rest_is_looked_at(place
     assert words in found(checks)["app"]
     assert "hunter2" not in json.dumps(checks)
     assert checks["kind"]["state"] == "fine"
+
+
+def with_partner(place: Place) -> str:
+    """Give the service a client of another realm too, and return that realm's issuer."""
+    theirs = place.issuer.environment("techstore", CALLER)
+    place.changes |= {name.replace("KEYCLOAK_", "PARTNERS_"): value for name, value in theirs.items()}
+    return f"{theirs['KEYCLOAK_URL']}/realms/techstore"
+
+
+def test_the_token_of_a_call_with_settings_of_its_own_is_requested_with_them(place: Place) -> None:
+    issuer = with_partner(place)
+    place.set(client_secret="".join(reversed(place.secrets[CALLER])))  # not that of the call
+    checks = doctor(place, "--app", "tests.operations.calling_app:calling_both()")
+    assert set(found(checks)) == {"app", "credentials"}
+    assert checks["others"]["seen"][-1] == f"{CALLER} of {issuer}: A token for {RECEIVER} is granted."
+
+    place.set(client_secret=place.secrets[CALLER])
+    place.changes["PARTNERS_CLIENT_SECRET"] = "".join(reversed(str(place.changes["PARTNERS_CLIENT_SECRET"])))
+    checks = doctor(place, "--app", "tests.operations.calling_app:calling_both()")
+    assert set(found(checks)) == {"app", "others"}
+    assert found(checks)["others"].startswith(f"problem {CALLER} of {issuer}: ")
+    assert "Correct PARTNERS_CLIENT_SECRET" in found(checks)["others"]
+
+
+def test_an_app_whose_calls_all_have_settings_needs_no_environment(place: Place) -> None:
+    issuer = with_partner(place)
+    place.changes |= dict.fromkeys(place.environment().keys() & {"KEYCLOAK_CLIENT_ID", "KEYCLOAK_CLIENT_SECRET"})
+    place.changes |= dict.fromkeys(("KEYCLOAK_URL", "KEYCLOAK_REALM"))
+    checks = doctor(place, "--app", "tests.operations.calling_app:calling_partner()")
+    assert set(found(checks)) == {"app"}
+    assert f"expected issuer {issuer}, client {CALLER}" in checks["settings"]["seen"][0]
+    assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
+
+
+def test_a_further_realm_is_looked_at_and_one_that_is_not_there_is_found(place: Place) -> None:
+    place.set(client_id=RECEIVER, client_secret=None)
+    checks = doctor(place, "--app", "tests.operations.calling_app:of_two_realms()")
+    assert found(checks) == {}
+    assert any(": The realm techstore is there." in seen for seen in checks["others"]["seen"])
+
+    checks = doctor(place, "--app", "tests.operations.calling_app:of_dead_partner()")
+    assert list(found(checks)) == ["others"]
+    assert "/realms/nobody: " in found(checks)["others"]
 
 
 def test_the_receiving_app_is_read_with_its_audience(place: Place) -> None:

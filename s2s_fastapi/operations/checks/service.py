@@ -80,6 +80,8 @@ def check_app(facts: Facts) -> Iterator[Result]:
                 cure="Change the code as the sentence says.",
             )
     yield _calls(facts)
+    if others := {name for each in facts.calls_of_others for name in each.audiences}:
+        yield Seen(f"With settings of another realm or client, it calls {listed(others)}: see others.")
 
 
 def _right_client(facts: Facts) -> str:
@@ -215,7 +217,11 @@ def check_secret(facts: Facts) -> Iterator[Result]:
             error = facts.token(Wanted())
             yield Finding(seen=calls, why=_CANNOT_CALL, cure=str(error))
             return
-        yield Skipped("This service has nothing that proves who it is, so it calls no other service.")
+        yield Skipped(
+            "This client has nothing that proves who it is, and no call needs it: see others."
+            if facts.calls_of_others
+            else "This service has nothing that proves who it is, so it calls no other service."
+        )
         return
     if settings.client_assertion_file is not None:
         yield from check_assertion(facts, settings.client_assertion_file)

@@ -29,6 +29,7 @@ __all__ = [
     "check_size",
     "check_token",
     "check_varying",
+    "one_downstream",
 ]
 
 _LONG_LIFE: Final = 3600
@@ -44,12 +45,13 @@ _NO_CALL: Final = (
     "The app declares no call, so it needs neither a token nor a secret, and no token was requested. A call with ServiceTokenAuth(...) alone is"
     " no declaration: try it with s2s-fastapi token."
 )
+_ONLY_OTHERS: Final = "Each call of the app has settings of its own: see others. So this client needs neither a token nor a secret, and no token was requested."
 
 
 def check_credentials(facts: Facts) -> Iterator[Result]:
     """Look whether Keycloak gives this client a token."""
     if facts.calls_nobody:
-        yield Skipped(_NO_CALL)
+        yield Skipped(_ONLY_OTHERS if facts.calls_of_others else _NO_CALL)
         return
     found = facts.token(Wanted())
     if not isinstance(found, S2SError):
@@ -222,16 +224,17 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
         yield Skipped("Whom the app calls is not known: see app.")
         return
     for downstream in facts.downstreams:
-        if downstream.on_behalf:
-            target = listed(downstream.audiences, " and ") or "a service without an audience"
-            yield Seen(
-                f"Calls to {target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
-            )
-        else:
-            yield from _one_downstream(facts, downstream)
+        yield from one_downstream(facts, downstream)
 
 
-def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
+def one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
+    """Request the token for one call."""
+    if downstream.on_behalf:
+        target = listed(downstream.audiences, " and ") or "a service without an audience"
+        yield Seen(
+            f"Calls to {target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
+        )
+        return
     wanted = Wanted(downstream.audiences, downstream.scopes)
     target = listed(wanted.audiences, " and ") or "a service without an audience"
     if not wanted.audiences:
