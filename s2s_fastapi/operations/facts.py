@@ -20,7 +20,7 @@ from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.operations.admin import AdminApi
-from s2s_fastapi.operations.applications import documentation_of, imported
+from s2s_fastapi.operations.applications import FunctionNamed, documentation_of, imported
 from s2s_fastapi.operations.declarations import audiences_of
 from s2s_fastapi.operations.inspection import Inspection, inspected
 from s2s_fastapi.operations.plan_hint import plan_command
@@ -124,6 +124,8 @@ class Facts:
         try:
             app = imported(self._app, self.environment)
             return app, documentation_of(app), ""
+        except FunctionNamed:
+            raise
         except ConfigurationError as error:
             return app, None, str(error)
 
@@ -134,7 +136,11 @@ class Facts:
 
     @property
     def start_problem(self) -> str:
-        """Why the app cannot be imported or would not start; empty if it would."""
+        """Why the app cannot be imported or would not start; empty if it would.
+
+        Raises:
+            ConfigurationError: A function was named, and not an app.
+        """
         return self._declared[2]
 
     @cached_property

@@ -90,6 +90,11 @@ def broken() -> FastAPI:
     raise RuntimeError(secret)
 
 
+def mistaken() -> FastAPI:
+    KeycloakSettings(url="sso.example.com", realm="corp")
+    return FastAPI()
+
+
 def made() -> FastAPI:
     return calling(crm)
 

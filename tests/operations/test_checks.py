@@ -524,10 +524,10 @@ def test_a_call_without_an_audience_is_a_warning(place: Place) -> None:
     ("app", "words"),
     [
         ("nope:app", "there is no module nope"),
-        ("tests.operations.calling_app:nope", "AttributeError"),
+        ("tests.operations.calling_app:nope", "tests.operations.calling_app has no nope."),
+        ("tests.operations.calling_app:mistaken()", "cannot be imported: KEYCLOAK_URL must"),
+        ("tests.operations.calling_app:mistaken()", "tests/operations/calling_app.py:"),
         ("tests.operations.calling_app:broken()", "RuntimeError at "),
-        ("tests.operations.calling_app:made", "made is a function: write tests.operations.calling_app:made()."),
-        ("tests.operations.calling_app:made_for", "made_for is a function with arguments"),
         ("tests.operations.calling_app:RECEIVER", "calling_app:RECEIVER is no app: it is of the type str."),
         ("example_app.crm_gateway:app", 'Take require_audience("crm-api-gateway") out'),
     ],
@@ -606,7 +606,14 @@ def test_a_requirement_without_the_middleware_is_a_problem_because_the_route_ans
 
 
 @pytest.mark.parametrize(
-    ("app", "words"), [("nope", "is no app: write module:app"), ("a:b; rm", "is no app"), ("a:b()()", "is no app")]
+    ("app", "words"),
+    [
+        ("nope", "is no app: write module:app"),
+        ("a:b; rm", "is no app"),
+        ("a:b()()", "is no app"),
+        ("tests.operations.calling_app:made", "made is a function. If it makes the app and does nothing else, write"),
+        ("tests.operations.calling_app:made_for", "made_for is a function with arguments"),
+    ],
 )
 def test_a_name_that_is_no_app_is_a_mistake_of_whoever_calls(place: Place, app: str, words: str) -> None:
     done = place.run("doctor", "--app", app)

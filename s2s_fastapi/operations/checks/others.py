@@ -23,8 +23,8 @@ def check_others(facts: Facts) -> Iterator[Result]:
     """Look at the way to each further realm, and request the token of each call that has settings of its own."""
     if not facts.app_name:
         for app in facts.own_apps:
-            if further := app.further_realms:
-                yield Skipped(f"Not looked at, because an access file has no settings of them: {', '.join(further)}.")
+            if issuers := app.further_realms:
+                yield Skipped(f"Not looked at, because an access file has no settings of them: {', '.join(issuers)}.")
                 return
         yield Skipped("No app was named: --app module:app reads what it declares and would say at its start.")
         return
