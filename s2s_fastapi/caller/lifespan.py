@@ -143,13 +143,9 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
                 return
             if not error.http_status:
                 silent.add(shared.workers)
-            logged = (
-                shared.state().last_error is not None
-            )  # by the request; a wait that ended before it has words of its own
+            # The request logs the cure.
             LOG.warning(
-                "starting without a token for %s: %s",
-                _target(auth),
-                "the next call requests it again" if logged else error,
+                "starting without a token for %s: %s", _target(auth), str(error).removesuffix(error.cure).strip()
             )
         except ConfigurationError as error:
             refused[number] = error.again()
