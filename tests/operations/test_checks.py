@@ -14,6 +14,7 @@ import pytest
 from s2s_fastapi import require_caller
 from s2s_fastapi.cli.doctor import _print
 from s2s_fastapi.declared.access_file import AccessFile, RouteEntry
+from s2s_fastapi.operations.checks.service import check_secret
 from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Change, Checked, Finding, Report, Seen, Skipped
@@ -383,6 +384,11 @@ def test_a_secret_that_was_damaged_or_can_be_guessed_is_found(place: Place, secr
     assert "Correct KEYCLOAK_CLIENT_SECRET" in found(checks)["credentials"]
 
 
+def test_a_secret_that_code_gives_is_not_said_to_be_in_a_variable(place: Place) -> None:
+    (result,) = check_secret(Facts(settings=place.settings(), environment={}))
+    assert result == Seen("A secret in the code (client_secret), without blanks, quotes or placeholders.")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
 @pytest.mark.parametrize(
     ("mode", "fine"), [(0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o606, False)]
@@ -581,6 +587,16 @@ def test_a_further_realm_is_looked_at_and_one_that_is_not_there_is_found(place: 
     checks = doctor(place, "--app", "tests.operations.calling_app:of_dead_partner()")
     assert list(found(checks)) == ["others"]
     assert "/realms/nobody: " in found(checks)["others"]
+
+
+def test_an_access_file_names_the_further_realms_that_are_not_looked_at(place: Place, tmp_path: Path) -> None:
+    place.set(client_id=RECEIVER, client_secret=None)
+    partner = "https://partner.example/realms/techstore"
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((receiver(RECEIVER, require_caller("shop-api", realm=partner)),)).text)
+    assert doctor(place, "--access", str(file))["others"]["skipped"] == [
+        f"Not looked at, because an access file has no settings of them: {partner}."
+    ]
 
 
 def test_the_receiving_app_is_read_with_its_audience(place: Place) -> None:

@@ -43,6 +43,9 @@ SEEN_BY = {
 }
 
 
+GATEWAY = "example_app.crm_gateway:app"
+
+
 @pytest.fixture
 def realm_file(tmp_path: Path) -> Path:
     return tmp_path / "realm.json"
@@ -164,7 +167,7 @@ def test_an_audience_with_nearly_the_right_name_is_asked_about_first(asking: Ask
 
 
 def test_what_the_app_and_the_route_both_require_is_said_once(asking: Asking) -> None:
-    done = asking.place.run("explain", "--json", "--client", CALLER, "--to", RECEIVER, "--app", APP)
+    done = asking.place.run("explain", "--json", "--client", CALLER, "--to", RECEIVER, "--app", GATEWAY)
     hints = [hint for hint in json.loads(done.stdout)["hints"] if " requires " in hint]
     assert {hint.count(f'require_audience("{RECEIVER}")') for hint in hints} == {1}
 
