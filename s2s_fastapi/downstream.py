@@ -1,7 +1,10 @@
 """A service that this service calls, and the token that is requested for it: a value that can be read from the app."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # loaded when settings are first made
+    from s2s_fastapi.settings import KeycloakSettings
 
 __all__ = ["ACTS_FOR_USER", "Downstream"]
 
@@ -21,3 +24,10 @@ class Downstream:
     """Whether the token is a user's: exchanged for the one that the user showed to this service (RFC 8693)."""
     dpop: bool = False
     """Whether the token is bound to a key of this service, so that each call carries a proof (RFC 9449)."""
+    settings: "KeycloakSettings | None" = field(default=None, repr=False)
+    """The settings that code gives for this call: of which realm and client the token is. None: those of the environment."""
+
+    def is_of(self, client_id: str, issuer: str = "") -> bool:
+        """Return whether this client of this realm requests the token. Without an issuer, the client of this name in any realm."""
+        own = self.settings
+        return own is None or (own.client_id == client_id and issuer in ("", own.issuer))

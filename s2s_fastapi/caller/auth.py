@@ -241,11 +241,13 @@ class ServiceTokenAuth(HttpxAuth):
     @property
     def downstream(self) -> Downstream:
         """Origins, audiences and scopes of the services that this object calls."""
+        given = self._environment.given
         return Downstream(
             origins=tuple(map(spelled, self._pins)),
             audiences=self._wanted.audiences,
             scopes=self._wanted.scopes,
             dpop=self._environment.bound(),
+            settings=given if given is None else self.settings_if_complete() or given,
         )
 
     def token(self, *, min_validity: float | None = None) -> str:

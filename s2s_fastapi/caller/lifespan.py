@@ -28,6 +28,7 @@ from s2s_fastapi.downstream import Downstream
 from s2s_fastapi.engine.workers import THREADS, Workers
 from s2s_fastapi.errors import ConfigurationError, S2SError, TokenRequestError
 from s2s_fastapi.telemetry.spans import warming_up
+from s2s_fastapi.text import listed
 
 __all__ = ["Lifespan", "ServiceLifespan", "service_lifespan"]
 
@@ -131,7 +132,8 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
                 if shared.workers in silent:
                     shared.start()
                     LOG.warning(
-                        "starting without a token for %s: Keycloak did not answer a request for another one", auth
+                        "starting without a token for %s: Keycloak did not answer a request for another one",
+                        _target(auth),
                     )
                     return
                 await auth._aready()  # noqa: SLF001 - as above
@@ -141,7 +143,10 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
                 return
             if not error.http_status:
                 silent.add(shared.workers)
-            LOG.warning("starting without a token for %s: %s", auth, error)
+            # The request logs the cure.
+            LOG.warning(
+                "starting without a token for %s: %s", _target(auth), str(error).removesuffix(error.cure).strip()
+            )
         except ConfigurationError as error:
             refused[number] = error.again()
 
@@ -150,6 +155,12 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
             for number, auth in enumerate(auths):
                 group.start_soon(ask, number, auth)
     return refused[min(refused)] if refused else None
+
+
+def _target(auth: ServiceTokenAuth) -> str:
+    """Return what is called, as code names it."""
+    called = auth.downstream
+    return listed(called.audiences, " and ") or listed(called.origins) or "a service without an audience"
 
 
 def _auth(client: ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth) -> ServiceTokenAuth:

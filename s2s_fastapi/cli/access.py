@@ -80,9 +80,10 @@ def _read(names: Iterable[str], out: Path | None, *, as_json: bool) -> None:
             problems.append(
                 f"{named(each.target.app)} is the client {named(client_id)}, as another app is: write {each.target.app}=CLIENT-ID."
             )
-    for problem in (*problems, *map(_unprotected, by_client.values())):
-        if problem:
-            tell(problem)
+    notes = dict.fromkeys(note for each in read for note in each.notes)
+    for sentence in (*problems, *map(_unprotected, by_client.values()), *notes):
+        if sentence:
+            tell(sentence)
     if by_client:
         file = AccessFile(tuple(by_client.values()))
         if out is not None:

@@ -41,7 +41,7 @@ from s2s_fastapi.requirement.requirement import (
     OptionalOf,
     Requirement,
 )
-from s2s_fastapi.text import named, printable
+from s2s_fastapi.text import listed, named, printable
 
 __all__ = [
     "SCHEMA",
@@ -50,8 +50,10 @@ __all__ = [
     "AppAccess",
     "CallAccess",
     "RouteEntry",
+    "calls_of_others",
     "canonical",
     "difference",
+    "downstreams_of",
     "in_one_realm",
 ]
 
@@ -172,8 +174,10 @@ class AppAccess:
     """How its client proves itself to Keycloak without a secret. Not compared: it differs between environments, and no code says it."""
 
     @classmethod
-    def of(cls, check: AccessCheck, *, middleware: bool = True) -> "AppAccess":
-        """Return what an app declares. ``middleware`` is false for an app that only calls others.
+    def of(cls, check: AccessCheck, *, middleware: bool = True, issuer: str = "") -> "AppAccess":
+        """Return what an app declares, without the calls of `calls_of_others`.
+
+        ``middleware`` is false for an app that only calls others. ``issuer`` is the realm of such an app, if somebody knows it.
 
         Raises:
             ConfigurationError: Somebody else's kind of requirement is among them, or the function for a base URL failed.
@@ -195,7 +199,7 @@ class AppAccess:
             routes=tuple(sorted(routes, key=lambda route: route.order)),
             public_paths=tuple(sorted({entry.text for entry in check.public.entries})),
             optional_paths=tuple(sorted({entry.text for entry in check.optional.entries})),
-            calls=_calls(check),
+            calls=_calls(check, issuer),
             dpop=check.dpop if middleware else "",
             client_certificate=check.certificate and middleware,
             public_urls=tuple(sorted(check.public_urls)) if middleware else (),
@@ -309,6 +313,24 @@ def in_one_realm(apps: Iterable[AppAccess], issuer: str = "") -> tuple[tuple[App
     return tuple(app.within(issuer) for app in every), tuple(notes)
 
 
+def calls_of_others(check: AccessCheck, issuer: str = "") -> tuple[str, ...]:
+    """Return a sentence for each call whose settings name another realm or client than the app's.
+
+    No access file has such a call: a plan would grant it to the wrong client.
+
+    Raises:
+        ConfigurationError: The function for a base URL failed.
+    """
+    notes = {
+        f"{named(check.client_id)} calls {listed(each.audiences, ' and ') or 'a service without an audience'} with settings of its own,"
+        f" as the client {named(each.settings.client_id)} of {printable(each.settings.issuer, 512)}: this call is not in the access file,"
+        " and no plan grants it."
+        for each in downstreams_of(check)
+        if each.settings is not None and not _is_own(each, check, issuer)
+    }
+    return tuple(sorted(notes))
+
+
 def difference(reviewed: AppAccess, declared: AppAccess, *, name: str) -> str:
     """Return the lines of the file that would change, as ``diff -u`` shows them; empty if both declare the same."""
     if reviewed == declared:
@@ -376,18 +398,31 @@ def _owned(requirement: Requirement, check: AccessCheck) -> Requirement:
     return requirement if realm is None or realm in check.realms[:1] else InRealm(realm.issuer, requirement)
 
 
-def _calls(check: AccessCheck) -> tuple[CallAccess, ...]:
+def _is_own(downstream: Downstream, check: AccessCheck, issuer: str) -> bool:
+    return downstream.is_of(check.client_id, check.realms[0].issuer if check.realms else issuer)
+
+
+def downstreams_of(check: AccessCheck) -> frozenset[Downstream]:
+    """Return whom an app calls.
+
+    Raises:
+        ConfigurationError: The function for a base URL failed.
+    """
     try:
-        downstreams = check.access.downstreams
+        return check.access.downstreams
     except ConfigurationError:
         raise
     except Exception as error:  # noqa: BLE001 - the function is the app's own code, and may raise anything
         raise ConfigurationError(
             f"A base URL is a function, and it failed with {type(error).__name__}: the access file cannot name the service that is called."
         ) from None
+
+
+def _calls(check: AccessCheck, issuer: str) -> tuple[CallAccess, ...]:
     by_token: dict[CallAccess, set[str]] = {}
-    for each in downstreams:
-        by_token.setdefault(_call(each), set()).update(each.origins)
+    for each in downstreams_of(check):
+        if _is_own(each, check, issuer):
+            by_token.setdefault(_call(each), set()).update(each.origins)
     calls = (replace(call, origins=tuple(sorted(origins))) for call, origins in by_token.items())
     return tuple(sorted(calls, key=lambda call: call.order))
 

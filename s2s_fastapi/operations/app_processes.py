@@ -22,8 +22,10 @@ from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.operations.applications import admin_variables
 from s2s_fastapi.text import listed, named
 
-__all__ = ["AppTarget", "ReadApp", "read_apps"]
+__all__ = ["NO_SERVER", "AppTarget", "ReadApp", "read_apps"]
 
+NO_SERVER: Final = "https://keycloak.invalid"
+"""The address of Keycloak for an app that is read in an environment without one."""
 _CHILD: Final = "s2s_fastapi.operations.declared_app"
 _SECONDS: Final = 120.0
 _LIMIT: Final = 16 * 1024 * 1024
@@ -60,6 +62,8 @@ class ReadApp:
     target: AppTarget
     access: AppAccess | None
     problem: str = ""
+    notes: tuple[str, ...] = ()
+    """A sentence for each call that no access file has."""
 
 
 def read_apps(
@@ -85,7 +89,7 @@ def _read(environment: Mapping[str, str], seconds: float, target: AppTarget) -> 
     kept = dict(environment)
     if not any(kept.get(name) for name in ("KEYCLOAK_URL", "KEYCLOAK_ISSUER")):
         # Nothing is sent there. What an app declares does not depend on the server.
-        kept |= {"KEYCLOAK_URL": "https://keycloak.invalid", "KEYCLOAK_REALM": "unknown"}
+        kept |= {"KEYCLOAK_URL": NO_SERVER, "KEYCLOAK_REALM": "unknown"}
     if target.client_id:
         kept["KEYCLOAK_CLIENT_ID"] = target.client_id
     command = [sys.executable, "-m", _CHILD, target.app, target.client_id]
@@ -108,12 +112,13 @@ def _read(environment: Mapping[str, str], seconds: float, target: AppTarget) -> 
         result = json.loads(said)
         if problem := result["problem"]:
             return ReadApp(target, None, str(problem))
+        notes = tuple(map(str, result.get("notes") or ()))
         (access,) = AccessFile.parse(result["access"].encode(), source=target.app).apps
     except (LookupError, TypeError, ValueError, AttributeError, ConfigurationError):
         return ReadApp(target, None, f"{process} and said something else than what the app declares.")
     if target.client_id not in ("", access.client_id):
         return ReadApp(target, None, f"{process} and said what another client declares: {named(access.client_id)}.")
-    return ReadApp(target, access)
+    return ReadApp(target, access, notes=notes)
 
 
 def _run(command: list[str], environment: Mapping[str, str], seconds: float, answer: int) -> int | None:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from types import FunctionType, ModuleType
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 from s2s_fastapi.caller.auth import ServiceTokenAuth
 from s2s_fastapi.caller.lifespan import ServiceLifespan
 from s2s_fastapi.caller.service_client import CALLERS, FOR_USERS
-from s2s_fastapi.declared.access_file import AccessFile, AppAccess
+from s2s_fastapi.declared.access_file import AccessFile, AppAccess, calls_of_others, downstreams_of
 from s2s_fastapi.declared.public_paths import PublicPaths
 from s2s_fastapi.declared.routes import Access, read_access
 from s2s_fastapi.declared.start_check import AccessCheck
+from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, S2SError
+from s2s_fastapi.operations.app_processes import NO_SERVER
 from s2s_fastapi.operations.applications import checked_name, documentation_of, imported
 from s2s_fastapi.text import named
 
@@ -32,6 +35,11 @@ def declared_by(name: str, client_id: str) -> AppAccess:
     Raises:
         ConfigurationError: It cannot be imported, would not start, or its client id is unknown.
     """
+    return _read(name, client_id)[0]
+
+
+def _read(name: str, client_id: str) -> tuple[AppAccess, tuple[str, ...]]:
+    """Return what an app declares, and a sentence for each call that no access file has."""
     app = imported(name)
     documentation = documentation_of(app)
     if documentation is None:
@@ -54,7 +62,22 @@ def declared_by(name: str, client_id: str) -> AppAccess:
             f"The settings in the code of {named(name)} say that it is the client {named(check.client_id)}, not {named(client_id)}."
         )
     check = replace(check, access=_with_named_callers(check.access, sys.modules.get(checked_name(name)["module"])))
-    return AppAccess.of(check, middleware=documentation is not None)
+    issuer = "" if documentation is not None else _issuer(check)
+    return AppAccess.of(check, middleware=documentation is not None, issuer=issuer), calls_of_others(check, issuer)
+
+
+def _issuer(check: AccessCheck) -> str:
+    """Return the realm of an app that only calls others: that of the environment.
+
+    If the environment names none and code gives each call its settings, the app's realm is that of its client there.
+    """
+    given = {each.settings for each in downstreams_of(check)}
+    if given <= {None}:
+        return ""
+    if None in given or os.environ.get("KEYCLOAK_URL") != NO_SERVER:
+        with suppress(ConfigurationError):  # it names no realm
+            return settings_or_environment(None).issuer
+    return min((each.issuer for each in given if each is not None and each.client_id == check.client_id), default="")
 
 
 def _with_named_callers(access: Access, module: ModuleType | None) -> Access:
@@ -106,9 +129,10 @@ def main() -> None:
     name, client_id = sys.argv[1:]
     answer = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    result = {"access": "", "problem": ""}
+    result: dict[str, Any] = {"access": "", "notes": (), "problem": ""}
     try:
-        result["access"] = AccessFile((declared_by(name, client_id),)).text
+        declared, result["notes"] = _read(name, client_id)
+        result["access"] = AccessFile((declared,)).text
     except S2SError as error:
         result["problem"] = str(error)
     with answer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from s2s_fastapi.backchannel.strict_json import json_object
 from s2s_fastapi.caller.token_errors import NO_SERVICE_ACCOUNT
 from s2s_fastapi.decision import Decision, Reason
-from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, in_one_realm
+from s2s_fastapi.declared.access_file import AppAccess, RouteEntry, canonical, in_one_realm
 from s2s_fastapi.declared.asked import leaves_of
 from s2s_fastapi.jose.algorithms import ALGORITHMS
 from s2s_fastapi.keycloak import exchange
@@ -19,14 +19,14 @@ from s2s_fastapi.keycloak.dpop import ANY_THUMBPRINT, bind_or_switch_off
 from s2s_fastapi.operations.declarations import any_service_for, audiences_of, receiving
 from s2s_fastapi.operations.declared_calls import about_the_code
 from s2s_fastapi.operations.relations import binding_problem, certificate_notes
-from s2s_fastapi.operations.tokens import described, described_by, under_dpop, verdict_on
+from s2s_fastapi.operations.tokens import described, described_by, nearly_named, under_dpop, verdict_on
 from s2s_fastapi.principal import Principal
 from s2s_fastapi.realm.entities import Role
 from s2s_fastapi.realm.exchange import ANY_SESSION, SubjectToken
 from s2s_fastapi.realm.model import Denied, Granted, RealmModel
 from s2s_fastapi.realm.provenance import Provenance, audiences_brought_by
 from s2s_fastapi.requirement.conditions import CONDITION_UNKNOWN
-from s2s_fastapi.requirement.requirement import Audience, HasRole, HasScope
+from s2s_fastapi.requirement.requirement import AllOf, Audience, HasRole, HasScope
 from s2s_fastapi.text import listed, named
 from s2s_fastapi.verifier.checks import Checks
 from s2s_fastapi.verifier.jws import Jws, parse
@@ -478,7 +478,7 @@ def explained(
         called = (app,)
         answers = {app: tuple(_as_far_as_known(answer) for answer in _answers(app, question, token))}
     routes = tuple(answer for each in answers.values() for answer in each)
-    hints = [*_hints(question, token, routes, called), *elsewhere]
+    hints = [*_nearly_named(token, called), *_hints(question, token, routes, called), *elsewhere]
     for app, its in answers.items():
         reasons = {reason for route in its if not route.accepted for reason in route.reasons}
         if _in_effect(question, token, app):
@@ -494,6 +494,15 @@ def explained(
             question.client_id, reasons, app, given, realm=realm, files=files, realm_file=realm_file
         )
     return Explanation(question=question, token=token, routes=routes, hints=tuple(dict.fromkeys(hints)))
+
+
+def _nearly_named(token: Token, called: Iterable[AppAccess]) -> Iterator[str]:
+    for app in called:
+        accepted, caller = audiences_of(app), token.principal or token.supposed
+        if caller is None or accepted & caller.audiences:
+            continue
+        for name, close in nearly_named(accepted, caller):
+            yield f"The token is for {named(close)}, and {named(app.client_id)} accepts {named(name)}: is one of the two names mistyped?"
 
 
 def _as_far_as_known(answer: RouteAnswer) -> RouteAnswer:
@@ -585,8 +594,8 @@ def required(question: Question, apps: Iterable[AppAccess]) -> Iterator[str]:
     for app in receiving(apps, question.to):
         for route in app.routes:
             if _meant(route, question) and not route.open:
-                parts = [str(each) for each in (app.requires, route.requires) if each is not None]
-                yield f"{route.name} of {named(app.client_id)} requires {' & '.join(parts)}."
+                parts = tuple(each for each in (app.requires, route.requires) if each is not None)
+                yield f"{route.name} of {named(app.client_id)} requires {canonical(AllOf(parts)) if parts else 'nothing'}."
 
 
 def _answers(app: AppAccess, question: Question, token: Token) -> Iterator[RouteAnswer]:

@@ -20,7 +20,7 @@ from s2s_fastapi.environment import settings_or_environment
 from s2s_fastapi.errors import ConfigurationError, S2SError
 from s2s_fastapi.keycloak.endpoints import Endpoints
 from s2s_fastapi.operations.admin import AdminApi
-from s2s_fastapi.operations.applications import documentation_of, imported
+from s2s_fastapi.operations.applications import FunctionNamed, documentation_of, imported
 from s2s_fastapi.operations.declarations import audiences_of
 from s2s_fastapi.operations.inspection import Inspection, inspected
 from s2s_fastapi.operations.plan_hint import plan_command
@@ -124,6 +124,8 @@ class Facts:
         try:
             app = imported(self._app, self.environment)
             return app, documentation_of(app), ""
+        except FunctionNamed:
+            raise
         except ConfigurationError as error:
             return app, None, str(error)
 
@@ -134,7 +136,11 @@ class Facts:
 
     @property
     def start_problem(self) -> str:
-        """Why the app cannot be imported or would not start; empty if it would."""
+        """Why the app cannot be imported or would not start; empty if it would.
+
+        Raises:
+            ConfigurationError: A function was named, and not an app.
+        """
         return self._declared[2]
 
     @cached_property
@@ -147,11 +153,24 @@ class Facts:
 
     @cached_property
     def downstreams(self) -> tuple[Downstream, ...]:
-        """Whom this service calls: as the app says, or else the access files.
+        """Whom this service calls as the client of its settings: as the app says, or else the access files.
 
         Raises:
             ConfigurationError: A base URL is a function, and it failed.
         """
+        return tuple(each for each in self._calls if each.is_of(self.settings.client_id, self.settings.issuer))
+
+    @cached_property
+    def calls_of_others(self) -> tuple[Downstream, ...]:
+        """Whom the app calls with settings of another realm or client.
+
+        Raises:
+            ConfigurationError: as `downstreams`.
+        """
+        return tuple(each for each in self._calls if not each.is_of(self.settings.client_id, self.settings.issuer))
+
+    @cached_property
+    def _calls(self) -> tuple[Downstream, ...]:
         if self.access is None:
             return tuple(
                 Downstream(
@@ -168,7 +187,13 @@ class Facts:
             return tuple(
                 sorted(
                     self.access.downstreams,
-                    key=lambda each: (sorted(each.audiences), sorted(each.scopes), each.on_behalf, each.dpop),
+                    key=lambda each: (
+                        sorted(each.audiences),
+                        sorted(each.scopes),
+                        each.on_behalf,
+                        each.dpop,
+                        (each.settings.issuer, each.settings.client_id) if each.settings is not None else ("", ""),
+                    ),
                 )
             )
         except ConfigurationError:
@@ -248,13 +273,28 @@ class Facts:
 
     @cached_property
     def settings(self) -> "KeycloakSettings":
-        """The settings: those that the app's code gives to its middleware, or else those of the environment.
+        """The settings of this service.
+
+        - Those that the app's code gives to its middleware.
+        - If it has none, and code gives each call its settings: those of the first call. The app reads no environment.
+        - Else those of the environment.
 
         Raises:
             ConfigurationError: They are incomplete or contradict each other.
         """
-        documentation = None if self._settings is not None or not self._app else self.documentation
-        return documentation.settings if documentation is not None else settings_or_environment(self._settings)
+        if self._settings is not None or not self._app or self.start_problem:
+            return settings_or_environment(self._settings)
+        if self.documentation is not None:
+            return self.documentation.settings
+        try:
+            given = [each.settings for each in self._calls]
+        except ConfigurationError:  # said by the check of the app
+            given = []
+        return settings_or_environment(given[0] if all(given) and given else None)
+
+    def beside(self, settings: "KeycloakSettings") -> "Facts":
+        """Return the facts of other settings of this app."""
+        return Facts(settings=settings, environment=self.environment, clock=self.clock, monotonic=self.monotonic)
 
     # What Keycloak answers
 

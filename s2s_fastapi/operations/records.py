@@ -21,6 +21,9 @@ _MESSAGE: Final = re.compile(r"(?:refused|failed|observed) [1-5]\d\d: (?P<reason
 """How the message begins. The patterns below follow on it, so nothing inside of quotes is ever taken for a field."""
 _FIELD: Final = re.compile(r" (?P<name>[a-z_]+)=(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|-?\d+)")
 _COMMAND: Final = re.compile(r" explain: (?P<command>s2s-fastapi explain [^\n]*)")
+_SCHEMES: Final = ("bearer", "dpop")
+_DOTS: Final = 2
+"""Between the parts of a token."""
 _REASONS: Final = {str(reason): reason for reason in Reason}
 
 
@@ -50,8 +53,10 @@ class LogRecord:
 
 
 def is_record(text: str) -> bool:
-    """Return whether a text is meant as a log record, and not as a token: no token has these characters."""
-    return text.startswith("{") or _MESSAGE.search(text) is not None
+    """Return whether a text is no token: no token has these characters, or several words. A scheme may stand before a token."""
+    *before, last = text.removeprefix("Authorization:").split() or [""]
+    words = bool(before) and before[-1].lower() not in _SCHEMES and last.count(".") != _DOTS
+    return text.startswith("{") or _MESSAGE.search(text) is not None or words
 
 
 def read_record(text: str) -> LogRecord:
@@ -69,7 +74,7 @@ def read_record(text: str) -> LogRecord:
     records = _records(text)
     if not records:
         raise ConfigurationError(
-            "This is no log record of the logger s2s_fastapi.decisions: it has neither a member reason with one of its reasons, nor a text"
+            "This is neither a token nor a log record of the logger s2s_fastapi.decisions: it has neither a member reason with one of its reasons, nor a text"
             " such as “refused 403: scope_missing ...”."
         )
 

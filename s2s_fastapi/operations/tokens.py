@@ -1,7 +1,7 @@
 """A service's own token, requested from its environment and judged as the service that it calls will judge it."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,7 @@ __all__ = [
     "described",
     "described_by",
     "kind_because",
+    "nearly_named",
     "refused_json",
     "requested",
     "requested_and_judged",
@@ -162,11 +163,17 @@ def requested_and_judged(settings: "KeycloakSettings", wanted: Wanted) -> TokenR
 
 def _mistyped(wanted: Wanted, principal: Principal | None) -> str:
     """Ask whether a name was meant that the token has: its steps are done, and those for the mistyped name are no cure."""
-    held = () if principal is None else sorted(principal.audiences)
-    for name in sorted(wanted.audiences.difference(held)):
-        if close := get_close_matches(name, held, 1, _CLOSE):
-            return f"The token is for {named(close[0])}: is {named(name)} mistyped? If not: "
+    for name, close in nearly_named(wanted.audiences, principal):
+        return f"The token is for {named(close)}: is {named(name)} mistyped? If not: "
     return ""
+
+
+def nearly_named(audiences: Collection[str], principal: Principal | None) -> Iterator[tuple[str, str]]:
+    """Yield each audience that a token lacks, with the one that it has of nearly the same name."""
+    held = () if principal is None else sorted(principal.audiences)
+    for name in sorted(set(audiences).difference(held)):
+        if close := get_close_matches(name, held, 1, _CLOSE):
+            yield name, close[0]
 
 
 def verdict_on(settings: "KeycloakSettings", token: str, audiences: Collection[str]) -> Verdict:

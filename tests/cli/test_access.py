@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 from s2s_fastapi import require_caller, require_scope, require_service
 from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.declared.access_file import AccessFile
-from s2s_fastapi.operations.app_processes import AppTarget, read_apps
+from s2s_fastapi.operations.app_processes import NO_SERVER, AppTarget, read_apps
+from s2s_fastapi.operations.declared_app import declared_by
 from tests.cli.command import run
 from tests.kit.declaring import caller, receiver
 from tests.operations.schemas import valid
@@ -245,7 +246,8 @@ def test_a_function_that_makes_an_app_is_not_taken_for_the_app(tmp_path: Path) -
     done = run("access", "fac:create_app=fac", "--out", out, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
     plain = run("access", "fac:plain=fac", PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}")
 
-    assert (done.returncode, done.stderr) == (2, "create_app is a function: write fac:create_app().\n")
+    assert done.returncode == 2
+    assert "If it makes the app and does nothing else, write fac:create_app(): then it is run." in done.stderr
     assert not out.exists()
     assert plain.returncode == 0
 
@@ -388,3 +390,64 @@ def test_a_check_without_a_realm_file_is_refused(tmp_path: Path) -> None:
         in in_process("access", "check", tmp_path / "a.json").stderr
     )
     assert "--realm-file belongs to" in in_process("access", GATEWAY, "--realm-file", tmp_path / "a.json").stderr
+
+
+PARTNERS = """
+from fastapi import FastAPI
+from s2s_fastapi import KeycloakSettings, service_client, service_lifespan
+techstore = KeycloakSettings(url="https://sso.techstore.example", realm="techstore", client_id="shop-api", client_secret="{secret}")
+notes = service_client("https://notes.example", audience="notification-service", settings=techstore)
+app = FastAPI(lifespan=service_lifespan(notes))
+"""
+CRM = 'crm = service_client("https://crm.example", audience="crm-api-gateway")'
+UNKNOWN = {"KEYCLOAK_URL": NO_SERVER, "KEYCLOAK_REALM": "unknown"}
+CORP = {"KEYCLOAK_URL": "https://sso.corp.example", "KEYCLOAK_REALM": "corp"}
+
+
+@pytest.mark.parametrize(
+    ("code", "client_id", "known", "calls"),
+    [
+        (PARTNERS + CRM, "shop-api", CORP, [("crm-api-gateway",)]),  # a client of this name is in both realms
+        (PARTNERS + CRM, "shop-api", UNKNOWN, [("crm-api-gateway",)]),
+        (PARTNERS, "chat-app-service", UNKNOWN, []),
+        (PARTNERS, "shop-api", CORP, []),
+        (PARTNERS, "shop-api", UNKNOWN, [("notification-service",)]),  # it has no other realm
+    ],
+)
+def test_an_access_file_has_the_calls_of_its_client_in_its_realm(
+    folder: Path, code: str, client_id: str, known: dict[str, str], calls: list[tuple[str, ...]]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in known.items():
+            patch.setenv(name, value)
+        read = declared_by(f"{partner_app(folder, code)}:app", client_id)
+    assert [call.audiences for call in read.calls] == calls
+
+
+def test_a_call_with_settings_of_another_realm_is_named_because_no_plan_grants_it(
+    folder: Path,
+) -> None:
+    module = partner_app(folder, PARTNERS + CRM)
+    path = f"{ROOT}{os.pathsep}{folder}"
+    done = run("access", f"{module}:app=chat-app-service", "--json", PYTHONPATH=path, **CORP)
+
+    assert done.returncode == 0, done.stderr
+    assert "notification-service" not in done.stdout
+    assert done.stderr == (
+        "chat-app-service calls notification-service with settings of its own, as the client shop-api of"
+        " https://sso.techstore.example/realms/techstore: this call is not in the access file, and no plan grants it.\n"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder from which modules are imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def partner_app(folder: Path, code: str) -> str:
+    """Write a module with an app that calls as a client of another realm, and return its name."""
+    name = f"partner_app_{folder.name}"
+    (folder / f"{name}.py").write_text(code.replace("{secret}", os.urandom(16).hex()))
+    return name

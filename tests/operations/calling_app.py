@@ -15,6 +15,7 @@ from s2s_fastapi import (
     require_caller,
     require_user,
     service_client,
+    service_lifespan,
 )
 from tests.kit.console import RECEIVER, SCOPE
 
@@ -44,7 +45,7 @@ def of_two_realms(client: Any = None) -> FastAPI:
 
     def nobody() -> None: ...
 
-    partners = KeycloakSettings(url="https://partner.example", realm="techstore", client_id="notification-service")
+    partners = KeycloakSettings(url=environ["KEYCLOAK_URL"], realm="techstore", client_id="notification-service")
     app = FastAPI(openapi_url=None)
     app.add_middleware(ServiceAuthMiddleware, settings=[KeycloakSettings(), partners])
 
@@ -52,6 +53,26 @@ def of_two_realms(client: Any = None) -> FastAPI:
     async def call(_: Annotated[Any, Depends(client or nobody)]) -> None: ...
 
     return app
+
+
+def of_dead_partner() -> FastAPI:
+    """Return an app whose second realm is not there."""
+    dead = KeycloakSettings(url=environ["KEYCLOAK_URL"], realm="nobody", client_id="notification-service")
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(ServiceAuthMiddleware, settings=[KeycloakSettings(), dead])
+    app.get("/call", dependencies=[Depends(require_caller("shop-api"))])(lambda: None)
+    return app
+
+
+def calling_partner(*own: Any) -> FastAPI:
+    """Return an app that calls as a client of another realm, and has no middleware."""
+    partners = KeycloakSettings.from_environment(prefix="PARTNERS_")
+    called = service_client("http://partner.example", audience=RECEIVER, settings=partners)
+    return FastAPI(openapi_url=None, lifespan=service_lifespan(called, *own))
+
+
+def calling_both() -> FastAPI:
+    return calling_partner(crm)
 
 
 def caller_of_two_realms() -> FastAPI:
@@ -111,6 +132,11 @@ unprotected.get("/tickets", dependencies=[Depends(require_caller("chat"))])(lamb
 def broken() -> FastAPI:
     secret = "hunter2-in-the-message"
     raise RuntimeError(secret)
+
+
+def mistaken() -> FastAPI:
+    KeycloakSettings(url="sso.example.com", realm="corp")
+    return FastAPI()
 
 
 def made() -> FastAPI:

@@ -14,6 +14,7 @@ import pytest
 from s2s_fastapi import require_caller
 from s2s_fastapi.cli.doctor import _print
 from s2s_fastapi.declared.access_file import AccessFile, RouteEntry
+from s2s_fastapi.operations.checks.service import check_secret
 from s2s_fastapi.operations.checks.table import CHECKS, examined
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Change, Checked, Finding, Report, Seen, Skipped
@@ -73,7 +74,7 @@ def test_nothing_is_found_if_everything_is_right(place: Place) -> None:
     for app in (APP, SCOPED, "tests.operations.calling_app:made()"):
         checks = doctor(place, "--app", app)
         assert found(checks) == {}
-        assert [name for name, check in checks.items() if check["state"] == "skipped"] == ["files", *ADMIN]
+        assert [name for name, check in checks.items() if check["state"] == "skipped"] == ["files", "others", *ADMIN]
     assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
 
 
@@ -409,6 +410,11 @@ def test_a_secret_that_was_damaged_or_can_be_guessed_is_found(place: Place, secr
     assert "Correct KEYCLOAK_CLIENT_SECRET" in found(checks)["credentials"]
 
 
+def test_a_secret_that_code_gives_is_not_said_to_be_in_a_variable(place: Place) -> None:
+    (result,) = check_secret(Facts(settings=place.settings(), environment={}))
+    assert result == Seen("A secret in the code (client_secret), without blanks, quotes or placeholders.")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
 @pytest.mark.parametrize(
     ("mode", "fine"), [(0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o606, False)]
@@ -550,10 +556,10 @@ def test_a_call_without_an_audience_is_a_warning(place: Place) -> None:
     ("app", "words"),
     [
         ("nope:app", "there is no module nope"),
-        ("tests.operations.calling_app:nope", "AttributeError"),
+        ("tests.operations.calling_app:nope", "tests.operations.calling_app has no nope."),
+        ("tests.operations.calling_app:mistaken()", "cannot be imported: KEYCLOAK_URL must"),
+        ("tests.operations.calling_app:mistaken()", "tests/operations/calling_app.py:"),
         ("tests.operations.calling_app:broken()", "RuntimeError at "),
-        ("tests.operations.calling_app:made", "made is a function: write tests.operations.calling_app:made()."),
-        ("tests.operations.calling_app:made_for", "made_for is a function with arguments"),
         ("tests.operations.calling_app:RECEIVER", "calling_app:RECEIVER is no app: it is of the type str."),
         ("example_app.crm_gateway:app", 'Take require_audience("crm-api-gateway") out'),
     ],
@@ -564,6 +570,59 @@ def test_an_app_that_does_not_start_is_a_finding_and_the_rest_is_looked_at(place
     assert words in found(checks)["app"]
     assert "hunter2" not in json.dumps(checks)
     assert checks["kind"]["state"] == "fine"
+
+
+def with_partner(place: Place) -> str:
+    """Give the service a client of another realm too, and return that realm's issuer."""
+    theirs = place.issuer.environment("techstore", CALLER)
+    place.changes |= {name.replace("KEYCLOAK_", "PARTNERS_"): value for name, value in theirs.items()}
+    return f"{theirs['KEYCLOAK_URL']}/realms/techstore"
+
+
+def test_the_token_of_a_call_with_settings_of_its_own_is_requested_with_them(place: Place) -> None:
+    issuer = with_partner(place)
+    place.set(client_secret="".join(reversed(place.secrets[CALLER])))  # not that of the call
+    checks = doctor(place, "--app", "tests.operations.calling_app:calling_both()")
+    assert set(found(checks)) == {"app", "credentials"}
+    assert checks["others"]["seen"][-1] == f"{CALLER} of {issuer}: A token for {RECEIVER} is granted."
+
+    place.set(client_secret=place.secrets[CALLER])
+    place.changes["PARTNERS_CLIENT_SECRET"] = "".join(reversed(str(place.changes["PARTNERS_CLIENT_SECRET"])))
+    checks = doctor(place, "--app", "tests.operations.calling_app:calling_both()")
+    assert set(found(checks)) == {"app", "others"}
+    assert found(checks)["others"].startswith(f"problem {CALLER} of {issuer}: ")
+    assert "Correct PARTNERS_CLIENT_SECRET" in found(checks)["others"]
+
+
+def test_an_app_whose_calls_all_have_settings_needs_no_environment(place: Place) -> None:
+    issuer = with_partner(place)
+    place.changes |= dict.fromkeys(place.environment().keys() & {"KEYCLOAK_CLIENT_ID", "KEYCLOAK_CLIENT_SECRET"})
+    place.changes |= dict.fromkeys(("KEYCLOAK_URL", "KEYCLOAK_REALM"))
+    checks = doctor(place, "--app", "tests.operations.calling_app:calling_partner()")
+    assert set(found(checks)) == {"app"}
+    assert f"expected issuer {issuer}, client {CALLER}" in checks["settings"]["seen"][0]
+    assert checks["downstreams"]["seen"] == [f"A token for {RECEIVER} is granted."]
+
+
+def test_a_further_realm_is_looked_at_and_one_that_is_not_there_is_found(place: Place) -> None:
+    place.set(client_id=RECEIVER, client_secret=None)
+    checks = doctor(place, "--app", "tests.operations.calling_app:of_two_realms()")
+    assert found(checks) == {}
+    assert any(": The realm techstore is there." in seen for seen in checks["others"]["seen"])
+
+    checks = doctor(place, "--app", "tests.operations.calling_app:of_dead_partner()")
+    assert list(found(checks)) == ["others"]
+    assert "/realms/nobody: " in found(checks)["others"]
+
+
+def test_an_access_file_names_the_further_realms_that_are_not_looked_at(place: Place, tmp_path: Path) -> None:
+    place.set(client_id=RECEIVER, client_secret=None)
+    partner = "https://partner.example/realms/techstore"
+    file = tmp_path / "access.json"
+    file.write_text(AccessFile((receiver(RECEIVER, require_caller("shop-api", realm=partner)),)).text)
+    assert doctor(place, "--access", str(file))["others"]["skipped"] == [
+        f"Not looked at, because an access file has no settings of them: {partner}."
+    ]
 
 
 def test_the_receiving_app_is_read_with_its_audience(place: Place) -> None:
@@ -589,7 +648,14 @@ def test_a_requirement_without_the_middleware_is_a_problem_because_the_route_ans
 
 
 @pytest.mark.parametrize(
-    ("app", "words"), [("nope", "is no app: write module:app"), ("a:b; rm", "is no app"), ("a:b()()", "is no app")]
+    ("app", "words"),
+    [
+        ("nope", "is no app: write module:app"),
+        ("a:b; rm", "is no app"),
+        ("a:b()()", "is no app"),
+        ("tests.operations.calling_app:made", "made is a function. If it makes the app and does nothing else, write"),
+        ("tests.operations.calling_app:made_for", "made_for is a function with arguments"),
+    ],
 )
 def test_a_name_that_is_no_app_is_a_mistake_of_whoever_calls(place: Place, app: str, words: str) -> None:
     done = place.run("doctor", "--app", app)

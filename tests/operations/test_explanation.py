@@ -43,6 +43,9 @@ SEEN_BY = {
 }
 
 
+GATEWAY = "example_app.crm_gateway:app"
+
+
 @pytest.fixture
 def realm_file(tmp_path: Path) -> Path:
     return tmp_path / "realm.json"
@@ -147,6 +150,26 @@ def test_an_access_file_is_read_as_the_app_that_wrote_it(asking: Asking, tmp_pat
 def test_a_service_that_nobody_declares_is_asked_by_its_audience_alone(asking: Asking) -> None:
     (only,) = asking.about(to="billing")["routes"]
     assert (only["app"], only["route"], only["reason"]) == ("billing", "any route", "wrong_audience")
+
+
+def test_an_audience_with_nearly_the_right_name_is_asked_about_first(asking: Asking) -> None:
+    (scope,) = (each for each in asking.place.realm["clientScopes"] if each["name"] == "crm-audience")
+    config = scope["protocolMappers"][0]["config"]
+    config.pop("included.client.audience")
+    asking.place.give_role(on=False)  # it would bring the audience too
+    config["included.custom.audience"] = "crm-api-gatwy"
+    said = (
+        "The token is for crm-api-gatwy, and crm-api-gateway accepts crm-api-gateway: is one of the two names mistyped?"
+    )
+    assert asking.about()["hints"][0] == said
+    config["included.custom.audience"] = "billing"
+    assert not any("mistyped" in hint for hint in asking.about()["hints"])
+
+
+def test_what_the_app_and_the_route_both_require_is_said_once(asking: Asking) -> None:
+    done = asking.place.run("explain", "--json", "--client", CALLER, "--to", RECEIVER, "--app", GATEWAY)
+    hints = [hint for hint in json.loads(done.stdout)["hints"] if " requires " in hint]
+    assert {hint.count(f'require_audience("{RECEIVER}")') for hint in hints} == {1}
 
 
 def _delete_audience_scope(place: Place) -> None:
@@ -340,7 +363,10 @@ def test_the_realm_file_says_where_the_contents_of_a_token_come_from(asking: Ask
     assert ("crm-audience", [RECEIVER]) in [(each["scope"], each["audiences"]) for each in printed["sources"]]
 
 
-@pytest.mark.parametrize("text", ["nonsense", "a.b.c", "Bearer", "eyJhbGciOiJub25lIn0.e30.x"])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "a.b.c", "Bearer", "Bearer nonsense", "> Authorization: Bearer a.b.c", "eyJhbGciOiJub25lIn0.e30.x"],
+)
 def test_what_is_no_token_is_said(asking: Asking, text: str) -> None:
     done = asking.place.run("explain", stdin=text)
     assert done.exit_code == 1
@@ -687,12 +713,22 @@ def test_a_record_without_a_signature_names_no_caller(asking: Asking) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{}", '{"reason": "other"}', '{"reason": 5}', '{"reason": ["allowed"]}', "{nonsense", '{"a": ' * 40]
+    "line",
+    [
+        "{}",
+        '{"reason": "other"}',
+        '{"reason": 5}',
+        '{"reason": ["allowed"]}',
+        "{nonsense",
+        '{"a": ' * 40,
+        "hello world",
+        'INFO:     127.0.0.1:33000 - "GET /tickets HTTP/1.1" 401 Unauthorized',
+    ],
 )
 def test_what_is_no_record_is_one_sentence(asking: Asking, line: str) -> None:
     done = asking.place.run("explain", stdin=line)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr.startswith("This is no log record of the logger s2s_fastapi.decisions")
+    assert done.stderr.startswith("This is neither a token nor a log record of the logger s2s_fastapi.decisions")
 
 
 def test_the_command_at_the_end_of_a_record_runs_as_it_is(asking: Asking) -> None:

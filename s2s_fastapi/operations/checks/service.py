@@ -80,6 +80,8 @@ def check_app(facts: Facts) -> Iterator[Result]:
                 cure="Change the code as the sentence says.",
             )
     yield _calls(facts)
+    if others := {name for each in facts.calls_of_others for name in each.audiences}:
+        yield Seen(f"With settings of another realm or client, it calls {listed(others)}: see others.")
 
 
 def _right_client(facts: Facts) -> str:
@@ -215,7 +217,11 @@ def check_secret(facts: Facts) -> Iterator[Result]:
             error = facts.token(Wanted())
             yield Finding(seen=calls, why=_CANNOT_CALL, cure=str(error))
             return
-        yield Skipped("This service has nothing that proves who it is, so it calls no other service.")
+        yield Skipped(
+            "This client has nothing that proves who it is, and no call needs it: see others."
+            if facts.calls_of_others
+            else "This service has nothing that proves who it is, so it calls no other service."
+        )
         return
     if settings.client_assertion_file is not None:
         yield from check_assertion(facts, settings.client_assertion_file)
@@ -226,12 +232,21 @@ def check_secret(facts: Facts) -> Iterator[Result]:
         key = ClientKey.read(settings.client_key_file, said=settings.worded("KEYCLOAK_CLIENT_KEY_FILE"))
         yield Seen(f"A private key for {key.algorithm}, kid {named(key.kid)}.")
         return
-    yield from _quality(settings)
+    yield from _quality(settings, _place_of_secret(facts))
 
 
-def _quality(settings: KeycloakSettings) -> Iterator[Result]:
+def _place_of_secret(facts: Facts) -> str:
+    """Return the variable with the secret, or say that code gives it."""
+    settings = facts.settings
+    given = settings.client_secret_file or (settings.client_secret and settings.client_secret.get_secret_value())
+    name = "client_secret_file" if settings.client_secret_file else "client_secret"
+    variable = settings.worded(f"KEYCLOAK_{name.upper()}")
+    said = (value for key, value in facts.environment.items() if key.upper() == variable)
+    return variable if any(value.strip() == str(given).strip() for value in said) else f"the code ({name})"
+
+
+def _quality(settings: KeycloakSettings, where: str) -> Iterator[Result]:
     secret = settings.secret()
-    where = settings.worded("KEYCLOAK_CLIENT_SECRET_FILE" if settings.client_secret_file else "KEYCLOAK_CLIENT_SECRET")
     blank, guessed = secret != secret.strip(), secret.strip().lower() in _USUAL_SECRETS | {settings.client_id.lower()}
     odd = not secret.isascii() or not secret.isprintable()
     line, encoded = _LINE.match(secret) is not None, _is_encoded(secret)

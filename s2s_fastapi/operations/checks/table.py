@@ -7,7 +7,17 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from s2s_fastapi.errors import ConfigurationError
-from s2s_fastapi.operations.checks import authentication, bound, client, exchange, grants, server, service, tokens
+from s2s_fastapi.operations.checks import (
+    authentication,
+    bound,
+    client,
+    exchange,
+    grants,
+    others,
+    server,
+    service,
+    tokens,
+)
 from s2s_fastapi.operations.facts import Facts
 from s2s_fastapi.operations.findings import Checked, Finding, Report, Result, Skipped
 
@@ -71,6 +81,7 @@ CHECKS: Final[tuple[tuple[str, Collection[str], Callable[[Facts], Iterator[Resul
     ("varying", ("credentials",), tokens.check_varying),
     ("origins", ("credentials",), tokens.check_origins),
     ("downstreams", ("credentials",), tokens.check_downstreams),
+    ("others", ("settings",), others.check_others),
     ("admin", ("realm",), client.check_admin),
     ("client", ("admin",), client.check_client),
     ("authentication", ("admin",), authentication.check_authentication),

@@ -29,6 +29,7 @@ __all__ = [
     "check_size",
     "check_token",
     "check_varying",
+    "one_downstream",
 ]
 
 _LONG_LIFE: Final = 3600
@@ -221,16 +222,17 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
         yield Skipped("Whom the app calls is not known: see app.")
         return
     for downstream in facts.downstreams:
-        if downstream.on_behalf:
-            target = listed(downstream.audiences, " and ") or "a service without an audience"
-            yield Seen(
-                f"Calls to {target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
-            )
-        else:
-            yield from _one_downstream(facts, downstream)
+        yield from one_downstream(facts, downstream)
 
 
-def _one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
+def one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
+    """Request the token for one call."""
+    if downstream.on_behalf:
+        target = listed(downstream.audiences, " and ") or "a service without an audience"
+        yield Seen(
+            f"Calls to {target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
+        )
+        return
     wanted = Wanted(downstream.audiences, downstream.scopes)
     target = listed(wanted.audiences, " and ") or "a service without an audience"
     if not wanted.audiences:
