@@ -1,11 +1,16 @@
 """What holds for each test of the suite."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from s2s_fastapi.verifier.keys import SharedSources, sharing
 from tests.kit.reported import reported
+
+# `make test` hands its options and variables on. A make that a test runs is not below it.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)
