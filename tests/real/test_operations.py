@@ -125,9 +125,10 @@ def _play(target: AdminTarget, secrets: Secrets) -> None:
         stage["alice"].ask("POST", "/replays")
         refused = stage["charles"].decision()[0]
 
-    assert {call: (answer.status, answer.reason) for call, answer in seen.items()} == dict.fromkeys(
-        calls, (200, "allowed")
-    )
+    assert {call: (answer.status, answer.reason) for call, answer in seen.items()} == {
+        **dict.fromkeys(calls, (200, "allowed")),
+        ("chat_app", "/escalate"): (201, "allowed"),
+    }
     assert refused == "wrong_audience"
 
 
