@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from s2s_fastapi.cli.mistake import problem_of
+from s2s_fastapi.cli.mistake import listen, problem_of
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import named
 
@@ -125,12 +125,7 @@ def _served(stack: ExitStack, port: int) -> "EmbeddedIssuer":
     from s2s_fastapi.testing.attack.realm import attacking_issuer  # noqa: PLC0415 - see above
 
     issuer = attacking_issuer()
-    try:
-        stack.enter_context(issuer.serving(port))
-    except OSError as error:
-        raise ConfigurationError(
-            f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --issuer-port takes another port."
-        ) from None
+    listen(stack, issuer.serving(port), port, option="--issuer-port")
     return issuer
 
 

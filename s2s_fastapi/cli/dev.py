@@ -20,7 +20,7 @@ import typer
 
 from s2s_fastapi.cli.env_file import add_values, make_folder, read_values, write_new
 from s2s_fastapi.cli.examples import Example, realm_of
-from s2s_fastapi.cli.mistake import problem_of
+from s2s_fastapi.cli.mistake import listen, problem_of
 from s2s_fastapi.cli.printing import tell
 from s2s_fastapi.errors import ConfigurationError
 
@@ -107,12 +107,7 @@ def dev(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with ExitStack() as running:
-        try:
-            running.enter_context(issuer.serving(port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. --port takes another port."
-            ) from None
+        listen(running, issuer.serving(port), port, option="--port")
         running.enter_context(services)
         _print(issuer, notices, generated=tuple(sorted(documents.generated)), env_file=env_file)
         services.show()

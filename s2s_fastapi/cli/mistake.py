@@ -6,14 +6,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Final, ParamSpec, TextIO
 
 from s2s_fastapi.errors import ConfigurationError
 from s2s_fastapi.text import printable
 
-__all__ = ["NOT_DONE", "in_one_sentence", "problem_of"]
+__all__ = ["NOT_DONE", "in_one_sentence", "listen", "problem_of"]
 
 NOT_DONE: Final = 2
 """The exit code of a command that could not do its work, or was called wrongly. Python's own would be 1, which means: something was found."""
@@ -80,3 +80,17 @@ def _discard(stream: TextIO) -> None:
 def problem_of(error: Exception) -> str:
     """Return why a file cannot be read or written, as the end of a sentence."""
     return str(getattr(error, "strerror", None) or "it is not UTF-8 text").lower()
+
+
+def listen(until: ExitStack, serving: AbstractContextManager[object], port: int, *, option: str) -> None:
+    """Let an issuer answer on a port of this machine until the stack is closed; ``option`` is the one that takes another port.
+
+    Raises:
+        ConfigurationError: The port is taken, or cannot be used.
+    """
+    try:
+        until.enter_context(serving)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The issuer cannot listen on 127.0.0.1:{port}: {problem_of(error)}. {option} takes another port."
+        ) from None

@@ -21,9 +21,18 @@ from s2s_fastapi.cli.commands import command_line
 from s2s_fastapi.cli.dev import Services, _Files, _reload
 from s2s_fastapi.testing import EmbeddedIssuer
 from tests.cli.command import dev, run, started
+from tests.realm.realms import Representation
 from tests.realm.secretless import document as secretless
 from tests.realm.secretless import providing
 from tests.testing.asking import client, document
+
+
+def in_a_cluster(provider_url: str) -> Representation:
+    """Return a realm in which chat proves itself by the token of a cluster."""
+    made = secretless(provider_url)
+    made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
+    made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+    return made
 
 
 def grants(variables: dict[str, str]) -> httpx.Response:
@@ -114,9 +123,7 @@ def test_a_realm_with_an_identity_provider_is_served_and_its_services_are_shown_
 
 def test_the_file_with_the_token_of_a_service_is_written_again(tmp_path: Path) -> None:
     with providing() as provider:
-        made = secretless(provider.url)
-        made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
-        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        made = in_a_cluster(provider.url)
         file = tmp_path / "realm.json"
         file.write_text(json.dumps(made))
         often = "from s2s_fastapi.cli import dev, main; dev._RENEWAL = 0; main()"
@@ -176,9 +183,7 @@ def test_the_file_of_a_service_without_a_secret_names_what_it_brings_and_none_is
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with providing() as provider:
-        made = secretless(provider.url)
-        made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
-        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        made = in_a_cluster(provider.url)
         by_name = {"clientAuthenticatorType": "client-x509", "attributes": {"x509.subjectdn": "CN=x"}}
         signing = client("signing", clientAuthenticatorType="client-jwt")
         made["clients"] += [client("x509", **by_name), signing]
@@ -333,9 +338,7 @@ def test_a_token_that_cannot_be_written_again_is_told_and_ends_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with providing() as provider:
-        made = secretless(provider.url)
-        made["clients"] = [each for each in made["clients"] if each["clientId"] in ("api", "chat")]
-        made["identityProviders"] = [each for each in made["identityProviders"] if each["alias"] == "k8s"]
+        made = in_a_cluster(provider.url)
         issuer = EmbeddedIssuer(made)
         with issuer.serving(), Services(issuer, tmp_path) as services:
             services.show()
