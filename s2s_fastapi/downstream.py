@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from s2s_fastapi.text import listed
+
 if TYPE_CHECKING:  # loaded when settings are first made
     from s2s_fastapi.settings import KeycloakSettings
 
@@ -26,6 +28,11 @@ class Downstream:
     """Whether the token is bound to a key of this service, so that each call carries a proof (RFC 9449)."""
     settings: "KeycloakSettings | None" = field(default=None, repr=False)
     """The settings that code gives for this call: of which realm and client the token is. None: those of the environment."""
+
+    @property
+    def target(self) -> str:
+        """What is called, as a sentence names it."""
+        return listed(self.audiences, " and ") or "a service without an audience"
 
     def is_of(self, client_id: str, issuer: str = "") -> bool:
         """Return whether this client of this realm requests the token. Without an issuer, the client of this name in any realm."""

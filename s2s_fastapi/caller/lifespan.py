@@ -160,7 +160,7 @@ async def _warm(clients: tuple[_Called, ...]) -> S2SError | None:
 def _target(auth: ServiceTokenAuth) -> str:
     """Return what is called, as code names it."""
     called = auth.downstream
-    return listed(called.audiences, " and ") or listed(called.origins) or "a service without an audience"
+    return called.target if called.audiences or not called.origins else listed(called.origins)
 
 
 def _auth(client: ServiceClient[Any, Any] | SyncServiceClient[Any] | ServiceAuth) -> ServiceTokenAuth:

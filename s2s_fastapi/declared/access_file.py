@@ -41,7 +41,7 @@ from s2s_fastapi.requirement.requirement import (
     OptionalOf,
     Requirement,
 )
-from s2s_fastapi.text import listed, named, printable
+from s2s_fastapi.text import named, printable
 
 __all__ = [
     "SCHEMA",
@@ -322,7 +322,7 @@ def calls_of_others(check: AccessCheck, issuer: str = "") -> tuple[str, ...]:
         ConfigurationError: The function for a base URL failed.
     """
     notes = {
-        f"{named(check.client_id)} calls {listed(each.audiences, ' and ') or 'a service without an audience'} with settings of its own,"
+        f"{named(check.client_id)} calls {each.target} with settings of its own,"
         f" as the client {named(each.settings.client_id)} of {printable(each.settings.issuer, 512)}: this call is not in the access file,"
         " and no plan grants it."
         for each in downstreams_of(check)

@@ -43,7 +43,7 @@ from s2s_fastapi.testing.trust import Trusted, trusting
 from s2s_fastapi.testing.versions import NEWEST, Wire
 from s2s_fastapi.testing.wire import Request, Response
 
-__all__ = ["EmbeddedIssuer", "only_receives"]
+__all__ = ["EmbeddedIssuer", "only_bound", "only_receives"]
 
 _TEST_REALM: Final = "test"
 _METHODS: Final = {

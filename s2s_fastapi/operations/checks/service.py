@@ -93,7 +93,7 @@ def _right_client(facts: Facts) -> str:
 
 
 def _calls(facts: Facts) -> Seen:
-    targets = [listed(each.audiences, " and ") or "a service without an audience" for each in facts.downstreams]
+    targets = [each.target for each in facts.downstreams]
     return Seen(f"The app calls {', '.join(dict.fromkeys(targets)) or 'no service that it declares'}.")
 
 

@@ -228,13 +228,12 @@ def check_downstreams(facts: Facts) -> Iterator[Result]:
 def one_downstream(facts: Facts, downstream: Downstream) -> Iterator[Result]:
     """Request the token for one call."""
     if downstream.on_behalf:
-        target = listed(downstream.audiences, " and ") or "a service without an audience"
         yield Seen(
-            f"Calls to {target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
+            f"Calls to {downstream.target} on behalf of users: see exchange. There is no user here whose token could be exchanged."
         )
         return
     wanted = Wanted(downstream.audiences, downstream.scopes)
-    target = listed(wanted.audiences, " and ") or "a service without an audience"
+    target = downstream.target
     if not wanted.audiences:
         yield Finding(
             level="warning",
